@@ -1,0 +1,72 @@
+"""The machine: x86-64 paging as the Intel SDM describes it, executed by Unicorn.
+
+Everything public is here, and nothing is loaded before it is asked for: `from emu import
+PageFault` does not load an engine.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emu.cpu import Cpu as Cpu
+    from emu.fault import EmuError as EmuError
+    from emu.fault import EngineError as EngineError
+    from emu.fault import Halted as Halted
+    from emu.fault import NotMapped as NotMapped
+    from emu.fault import OutOfFrames as OutOfFrames
+    from emu.fault import OutsideRam as OutsideRam
+    from emu.fault import PageFault as PageFault
+    from emu.fault import Returned as Returned
+    from emu.fault import Shutdown as Shutdown
+    from emu.fault import StepLimit as StepLimit
+    from emu.fault import Stop as Stop
+    from emu.fault import Trap as Trap
+    from emu.machine import Machine as Machine
+    from emu.memory import Frames as Frames
+    from emu.memory import NoRam as NoRam
+    from emu.memory import PhysMemory as PhysMemory
+    from emu.paging import Paging as Paging
+    from emu.paging import PhysAddr as PhysAddr
+    from emu.paging import VirtAddr as VirtAddr
+    from emu.registers import Registers as Registers
+    from emu.rights import Access as Access
+    from emu.rights import Refusal as Refusal
+    from emu.rights import refusal as refusal
+    from emu.tables import Range as Range
+    from emu.tables import map_page as map_page
+    from emu.tables import map_range as map_range
+    from emu.tables import ranges as ranges
+    from emu.tables import unmap_page as unmap_page
+    from emu.virtual import read_virtual as read_virtual
+    from emu.virtual import translate as translate
+    from emu.virtual import write_virtual as write_virtual
+    from emu.walk import Step as Step
+    from emu.walk import Walk as Walk
+
+_WHERE = {
+    "cpu": "Cpu",
+    "fault": "EmuError EngineError Halted NotMapped OutOfFrames OutsideRam PageFault Returned "
+    "Shutdown StepLimit Stop Trap",
+    "machine": "Machine",
+    "memory": "Frames NoRam PhysMemory",
+    "paging": "Paging PhysAddr VirtAddr",
+    "registers": "Registers",
+    "rights": "Access Refusal refusal",
+    "tables": "Range map_page map_range ranges unmap_page",
+    "virtual": "read_virtual translate write_virtual",
+    "walk": "Step Walk",
+}
+_MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}
+
+# `walk` and `trace` are modules here and functions inside them: import those from the modules.
+__all__ = sorted(_MODULE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'emu' has no attribute {name!r}")
+    return getattr(import_module(f"emu.{_MODULE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,351 @@
+"""What Unicorn's API does not offer, and what it does differently from a CPU.
+
+Knows the engine's private layout: the CPU state inside a saved context, by offset, proved with
+markers before the first use. Refuses to know paging: it starts, stops, and hands over what the
+engine saw. Nothing else in the project depends on the engine's insides.
+
+Every deviation from the architecture that we rely on knowing has a name in DEVIATIONS; whoever
+corrects one says so by that name.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterable
+from functools import cache
+from struct import Struct
+from typing import Any, Final
+
+import unicorn
+from unicorn import x86_const as x86
+from unicorn.unicorn_py3 import unicorn as binding
+
+from emu.fault import EngineError
+from emu.memory import PhysMemory
+from emu.registers import Registers
+
+SUPPORTED: Final = ((2, 1, 4),)  # engine versions whose layout and behaviour are known
+
+DEVIATIONS: Final = {
+    "old-exception": "a second #PF in a row becomes #DF, a third is lost, unless the engine's "
+    "memory of the last exception is cleared after each",
+    "until": "leaving a run with an end address walks the page of that address and overwrites "
+    "CR2 and the error code",
+    "rmw-reports-read": "a #PF of a read-modify-write has W=0, since the load faults first",
+    "early-fetch": "a block that runs off a page faults for the next page before any of its "
+    "instructions has run",
+    "table-outside-ram": "a page table outside RAM reads as zero: a plain not-present #PF",
+    "alias-store": "a guest store through a second mapping of a page of code is not noticed, "
+    "unless a write-protection hook covers the frame",
+    "warm-count": "a step limit is ignored by code that was translated without one",
+    "nxe-pke-tlb": "a change of EFER.NXE or CR4.PKE leaves the TLB as it was",
+    "syscall-nop": "syscall and sysenter run as no-operations, even with EFER.SCE=0",
+}
+
+# Offsets into a saved context.
+_AT_GPRS: Final = 40
+_REGISTERS: Final = Struct("<17Q152xQ16xQ")  # in encoding order, RIP, FS base, GS base
+_RAX_RIP: Final = Struct("<Q120xQ")
+_AT_EFLAGS: Final = 176  # without the arithmetic flags, which are kept elsewhere
+_AT_HFLAGS: Final = 216  # bits 1:0 are the CPL
+_SEGMENT: Final = Struct("<IIQII")  # selector, padding, base, limit, flags
+_AT_SEGMENTS: Final = 224  # ES CS SS DS FS GS
+_AT_CONTROL: Final = 464
+_CONTROL: Final = Struct("<5Q128xQ4704xI76xI")  # CR0..4, EFER, PKRU, error code
+_AT_PKRU: Final = 5344
+_AT_OLD_EXCEPTION: Final = 5536
+_U32: Final = Struct("<I")
+_I32: Final = Struct("<i")
+_U64: Final = Struct("<Q")
+_NONE: Final = _I32.pack(-1)
+SEGMENT_NAMES: Final = ("es", "cs", "ss", "ds", "fs", "gs")
+
+OK: Final = unicorn.UC_ERR_OK
+INVALID_INSTRUCTION: Final = unicorn.UC_ERR_INSN_INVALID
+OUTSIDE_RAM: Final = frozenset(
+    (unicorn.UC_ERR_READ_UNMAPPED, unicorn.UC_ERR_WRITE_UNMAPPED, unicorn.UC_ERR_FETCH_UNMAPPED)
+)
+NO_VECTOR: Final = -1
+SYSCALL: Final = -2  # what `vector` holds after a syscall instruction
+
+_REGISTER: Final = {
+    name: getattr(x86, f"UC_X86_REG_{name.upper()}")
+    for name in (*Registers._fields, "cr0", "cr2", "cr3", "cr4")
+}
+_RFLAGS: Final = _REGISTER["rflags"]
+_MSR_EFER: Final = 0xC000_0080
+_TRANSLATION_BUFFER: Final = 32 << 20  # virtual; touched as needed
+
+
+class Engine:
+    """One Unicorn: entered, left, and looked at; never steered from inside.
+
+    A run ends at `hlt`, at an exception, at a bad access, after `count` steps, or by `stop`.
+    """
+
+    def __init__(self, memory: PhysMemory, code: Iterable[tuple[int, int]]) -> None:
+        _refuse_unknown_build()
+        uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64, x86.UC_CPU_X86_ICELAKE_SERVER)
+        self._uc = uc
+        self._memory = memory  # outlives the engine, which reads it
+        uc.ctl_set_tcg_buffer_size(_TRANSLATION_BUFFER)
+        for start, end in memory.pieces:
+            at = memory.host_address + start
+            uc.mem_map_ptr(start, end - start, unicorn.UC_PROT_ALL, at)
+        uc.ctl_exits_enabled(True)  # deviation "until": no end address, ever
+        uc.ctl_set_exits([])
+
+        self._uch: Final = uc._uch
+        self._context = uc.context_save()
+        self._blob_handle: Final = self._context.context
+        address = ctypes.cast(self._blob_handle, ctypes.c_void_p).value
+        assert address is not None
+        buffer = (ctypes.c_char * self._context.size).from_address(address)
+        self._blob: Final = memoryview(buffer).cast("B")
+        self._u64: Final = ctypes.c_uint64()
+        self._u64_ref: Final = ctypes.byref(self._u64)
+
+        self.event: Final = [NO_VECTOR]  # the exception that ended the last run, or SYSCALL
+        self._hooks: list[Any] = []
+        self._hook_interrupts()
+        for first, end in code:  # deviation "alias-store"
+            self._hook(
+                unicorn.UC_HOOK_MEM_WRITE_PROT,
+                binding.HOOK_MEM_INVALID_CFUNC(_never),
+                first,
+                end - 1,
+            )
+
+    # -- running
+
+    def start(self, rip: int, count: int = 0) -> int:
+        """Run from `rip` and return the engine's error number."""
+        self.event[0] = NO_VECTOR
+        return _uclib.uc_emu_start(self._uch, rip, 0, 0, count)  # type: ignore[no-any-return]
+
+    def stop(self) -> None:
+        """End the current run, from any thread."""
+        _uclib.uc_emu_stop(self._uch)
+
+    def save(self) -> None:
+        """Take a picture of the CPU; what follows reads it."""
+        _uclib.uc_context_save(self._uch, self._blob_handle)
+
+    def restore(self) -> None:
+        """Make the picture the CPU's state. Keeps the TLB: flush it if CR3 differs."""
+        _uclib.uc_context_restore(self._uch, self._blob_handle)
+
+    def forget_exception(self) -> None:
+        """Clear the engine's memory of the last exception (deviation "old-exception")."""
+        self._blob[_AT_OLD_EXCEPTION : _AT_OLD_EXCEPTION + 4] = _NONE
+        _uclib.uc_context_restore(self._uch, self._blob_handle)
+
+    # -- the picture
+
+    def rax_rip(self) -> tuple[int, ...]:
+        """RAX, and RIP: of the faulting instruction, or of the next one."""
+        return _RAX_RIP.unpack_from(self._blob, _AT_GPRS)
+
+    def rip(self) -> int:
+        """RIP: of the faulting instruction, or of the next one."""
+        return int(_U64.unpack_from(self._blob, _AT_GPRS + 128)[0])
+
+    def registers(self) -> Registers:
+        """All of them; the flags come from the CPU itself, not from the picture."""
+        found = _REGISTERS.unpack_from(self._blob, _AT_GPRS)
+        _uclib.uc_reg_read(self._uch, _RFLAGS, self._u64_ref)
+        return Registers._make((*found[:17], self._u64.value, *found[17:]))
+
+    def control(self) -> tuple[int, ...]:
+        """CR0, CR1 (unused), CR2, CR3, CR4, EFER, PKRU, and the last exception's error code."""
+        return _CONTROL.unpack_from(self._blob, _AT_CONTROL)
+
+    def old_exception(self) -> int:
+        """The engine's memory of the last exception, -1 for none."""
+        return int(_I32.unpack_from(self._blob, _AT_OLD_EXCEPTION)[0])
+
+    def cpl(self) -> int:
+        """The current privilege level. Not the CS selector's RPL: the engine keeps it apart."""
+        return self._blob[_AT_HFLAGS] & 3
+
+    def system_flags(self) -> int:
+        """RFLAGS without the arithmetic flags; AC is right."""
+        return int(_U32.unpack_from(self._blob, _AT_EFLAGS)[0])
+
+    def selectors(self) -> dict[str, int]:
+        """The segment selectors by name."""
+        return {
+            name: _SEGMENT.unpack_from(self._blob, _AT_SEGMENTS + 24 * i)[0]
+            for i, name in enumerate(SEGMENT_NAMES)
+        }
+
+    def set_privilege(self, cpl: int, cs: int, ss: int) -> None:
+        """Set CPL and flat 64-bit CS and SS; writing the selectors alone would not do it."""
+        self.save()
+        for i, selector, flags in ((1, cs, 0x00AF_9B00), (2, ss, 0x00CF_9300)):
+            _SEGMENT.pack_into(
+                self._blob,
+                _AT_SEGMENTS + 24 * i,
+                *(selector, 0, 0, 0xFFFF_FFFF, flags | cpl << 13),
+            )
+        self._blob[_AT_HFLAGS] = self._blob[_AT_HFLAGS] & ~3 | cpl
+        self.restore()
+
+    # -- single registers
+
+    def read(self, name: str) -> int:
+        """Return one register by its SDM name."""
+        _uclib.uc_reg_read(self._uch, _REGISTER[name], self._u64_ref)
+        return self._u64.value
+
+    def write(self, name: str, value: int) -> None:
+        """Set one register by its SDM name; KeyError for a name that is none."""
+        register = _REGISTER[name]
+        self._u64.value = value
+        _uclib.uc_reg_write(self._uch, register, self._u64_ref)
+
+    def write_efer(self, value: int) -> None:
+        """Set EFER. Flushes the TLB (deviation "nxe-pke-tlb")."""
+        self._uc.msr_write(_MSR_EFER, value)
+        self.flush_tlb()
+
+    def write_pkru(self, value: int) -> None:
+        """Set PKRU, which the binding cannot: through the picture."""
+        self.save()
+        _U32.pack_into(self._blob, _AT_PKRU, value)
+        self.restore()
+
+    # -- what the engine has cached
+
+    def flush_tlb(self) -> None:
+        """Forget every cached translation."""
+        self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
+
+    def flush_code(self) -> None:
+        """Forget every translated block of code."""
+        self._uc.ctl_flush_tb()
+
+    def set_exits(self, addresses: list[int]) -> None:
+        """Also end a run when it reaches one of these addresses."""
+        self._uc.ctl_set_exits(addresses)
+        self._uc.ctl_flush_tb()
+
+    # -- hooks
+
+    def hook_code(self, callback: Callable[[Any, int, int, Any], None]) -> int:
+        """Call back before each instruction: (engine, rip, size, None)."""
+        return self._hook(unicorn.UC_HOOK_CODE, binding.HOOK_CODE_CFUNC(callback))
+
+    def hook_accesses(self, callback: Callable[[Any, int, int, int, int, Any], None]) -> int:
+        """Call back at each access to RAM: (engine, kind, pa, size, value, None).
+
+        A load calls back when it is done, a store as it is made; see `is_store`.
+        """
+        kinds = unicorn.UC_HOOK_MEM_READ_AFTER | unicorn.UC_HOOK_MEM_WRITE
+        return self._hook(kinds, binding.HOOK_MEM_ACCESS_CFUNC(callback))
+
+    def unhook(self, handle: int) -> None:
+        """Remove a hook, and the code that was translated for it."""
+        _uclib.uc_hook_del(self._uch, handle)
+        self.flush_code()
+
+    def _hook(self, kind: int, function: Any, first: int = 1, last: int = 0) -> int:
+        handle = binding.uc_hook_h()
+        status = _uclib.uc_hook_add(
+            self._uch, ctypes.byref(handle), kind, function, None, first, last
+        )
+        if status != OK:
+            raise EngineError(f"uc_hook_add({kind:#x}) failed: {unicorn.UcError(status)}")
+        self._hooks.append(function)  # the engine keeps only the address
+        return int(handle.value)
+
+    def _hook_interrupts(self) -> None:
+        event, stop = self.event, _uclib.uc_emu_stop  # no `self`: it would be a cycle
+
+        def on_interrupt(engine: Any, vector: int, _: Any) -> None:
+            event[0] = vector
+            stop(engine)
+
+        def on_syscall(uc: Any, _: Any) -> None:
+            event[0] = SYSCALL
+            uc.emu_stop()
+
+        self._hook(unicorn.UC_HOOK_INTR, binding.HOOK_INTR_CFUNC(on_interrupt))
+        for instruction in (x86.UC_X86_INS_SYSCALL, x86.UC_X86_INS_SYSENTER):
+            # deviation "syscall-nop"
+            self._uc.hook_add(unicorn.UC_HOOK_INSN, on_syscall, None, 1, 0, instruction)
+
+
+def is_store(kind: int) -> bool:
+    """Tell whether an access that `hook_accesses` reported was a store."""
+    return bool(kind == unicorn.UC_MEM_WRITE)
+
+
+def version() -> tuple[int, int, int]:
+    """Return the version of the engine that is loaded."""
+    combined = unicorn.uc_version()[2]  # one byte each, a build tag in the lowest
+    return combined >> 24 & 255, combined >> 16 & 255, combined >> 8 & 255
+
+
+_uclib: Final = binding.uclib
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
+@cache
+def _refuse_unknown_build() -> None:
+    """Raise EngineError unless this build is known and its layout is what we read it as."""
+    found = version()
+    if found not in SUPPORTED:
+        known = ", ".join(".".join(map(str, v)) for v in SUPPORTED)
+        raise EngineError(f"unicorn {'.'.join(map(str, found))} is not known: expected {known}")
+    wrong = layout_mismatches()
+    if wrong:
+        raise EngineError(f"this build of unicorn keeps {', '.join(wrong)} elsewhere")
+
+
+def layout_mismatches() -> list[str]:
+    """Return which parts of the CPU state do not lie where we read them; none is the proof."""
+    uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64, x86.UC_CPU_X86_ICELAKE_SERVER)
+    uc.ctl_set_tcg_buffer_size(_TRANSLATION_BUFFER)
+    marks = {name: 0x1111_0000_0000_0000 + i for i, name in enumerate(Registers._fields[:17])}
+    for name, mark in marks.items():
+        uc.reg_write(_REGISTER[name], mark)
+    for name, mark in (("cr2", 0x2222), ("fs_base", 0x3333), ("gs_base", 0x4444)):
+        uc.reg_write(_REGISTER[name], mark)
+    uc.reg_write(_REGISTER["cr3"], 0x5000)
+    uc.reg_write(x86.UC_X86_REG_RFLAGS, 0x4_0002)
+    uc.msr_write(_MSR_EFER, 0xD01)
+    # A page fault leaves its code, and the memory of it: a store with nothing mapped.
+    uc.mem_map(0, 0x6000)
+    uc.mem_write(0x1000, b"\xc6\x04\x25\x00\x00\x40\x00\x01")  # mov byte ptr [0x400000], 1
+    for entry, value in ((0x5000, 0x2003), (0x2000, 0x3003), (0x3000, 0x4003), (0x4008, 0x1003)):
+        uc.mem_write(entry, value.to_bytes(8, "little"))
+    uc.reg_write(_REGISTER["cr4"], 0x20)
+    uc.reg_write(_REGISTER["cr0"], 0x8000_0033)
+    uc.ctl_exits_enabled(True)
+    uc.ctl_set_exits([])
+    uc.hook_add(unicorn.UC_HOOK_INTR, lambda uc, *_: uc.emu_stop())
+    uc.emu_start(0x1000, 0)
+    context = uc.context_save()
+    address = ctypes.cast(context.context, ctypes.c_void_p).value
+    assert address is not None
+    if context.size < _AT_OLD_EXCEPTION + 4:
+        return ["everything"]
+    blob = bytes((ctypes.c_char * context.size).from_address(address))
+
+    control = _CONTROL.unpack_from(blob, _AT_CONTROL)
+    expected = {
+        "the general registers": (
+            _REGISTERS.unpack_from(blob, _AT_GPRS)[:16],
+            tuple(marks.values())[:16],
+        ),
+        "RIP": (_U64.unpack_from(blob, _AT_GPRS + 128)[0], 0x1000),
+        "RFLAGS.AC": (_U32.unpack_from(blob, _AT_EFLAGS)[0] & 0x4_0000, 0x4_0000),
+        "CPL": (blob[_AT_HFLAGS] & 3, 0),
+        "the FS base": (_U64.unpack_from(blob, _AT_SEGMENTS + 4 * 24 + 8)[0], 0x3333),
+        "the GS base": (_U64.unpack_from(blob, _AT_SEGMENTS + 5 * 24 + 8)[0], 0x4444),
+        "the control registers": (control, (0x8000_0033, 0, 0x40_0000, 0x5000, 0x20, 0xD01, 0, 2)),
+        "the last exception": (_I32.unpack_from(blob, _AT_OLD_EXCEPTION)[0], 14),
+    }
+    return [what for what, (found, wanted) in expected.items() if found != wanted]

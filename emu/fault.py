@@ -1,0 +1,221 @@
+"""How a run ends: PageFault and the others, the error-code bits, one-line texts.
+
+Knows what each way to stop carries. Refuses to know why it came to that: `rights` judges,
+`cpu` reports. A guest's fault is a value of this module, never a Python exception; the
+exceptions here are for mistakes of the caller or of the engine. SDM vocabulary; source: Intel
+SDM volume 3A, "Interrupt 14 - Page-Fault Exception (#PF)".
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+from emu.paging import PhysAddr, VirtAddr
+from emu.registers import Registers
+from emu.walk import Walk
+
+PF_P: Final = 1 << 0  # the entries were present: a right was missing (0: not present)
+PF_W: Final = 1 << 1  # a write, or the write half of a read-modify-write
+PF_U: Final = 1 << 2  # an access at CPL 3
+PF_RSVD: Final = 1 << 3  # a reserved bit was set in an entry; implies P
+PF_I: Final = 1 << 4  # an instruction fetch; only with EFER.NXE or CR4.SMEP
+PF_PK: Final = 1 << 5  # the page's protection key forbids it
+
+VECTOR_NAME: Final = {
+    0: "#DE",
+    1: "#DB",
+    2: "NMI",
+    3: "#BP",
+    4: "#OF",
+    5: "#BR",
+    6: "#UD",
+    7: "#NM",
+    8: "#DF",
+    10: "#TS",
+    11: "#NP",
+    12: "#SS",
+    13: "#GP",
+    14: "#PF",
+    16: "#MF",
+    17: "#AC",
+    18: "#MC",
+    19: "#XM",
+    20: "#VE",
+    21: "#CP",
+}
+
+
+class EmuError(Exception):
+    """Something went wrong that is not the guest's doing."""
+
+
+class EngineError(EmuError):
+    """The engine did what it should not, or the CPU and the walk disagree. Says both."""
+
+
+class OutOfFrames(EmuError):
+    """No free frame is left."""
+
+
+class NotMapped(EmuError):
+    """Python asked for bytes at an address without a translation, or without RAM behind it."""
+
+    def __init__(self, walk: Walk) -> None:
+        super().__init__(f"va {walk.va:#x} cannot be read or written: {walk!r}")
+        self.walk = walk
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The routine came back to where it was to return. `value` is RAX."""
+
+    value: int = field(compare=False, default=0)
+
+    def __str__(self) -> str:
+        return f"returned {self.value:#x}"
+
+
+class PageFault(NamedTuple):
+    """A #PF that nobody handled: CR2, error code, and the address of the instruction.
+
+    Compares by these three. The rest says what the CPU saw: the walk for `address`, CPL, CR3, the
+    id of the rule that decided (see `rights`), the registers as the instruction found them,
+    and, where the code has a name, "symbol+0x9/0x6d".
+    """
+
+    address: VirtAddr
+    error_code: int
+    rip: VirtAddr
+    walk: Walk | None = None
+    cpl: int = 0
+    cr3: int = 0
+    reason: str = ""
+    registers: Registers | None = None
+    symbol: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PageFault) and self[:3] == other[:3]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:3])
+
+    @property
+    def vector(self) -> int:
+        """14."""
+        return 14
+
+    @property
+    def access(self) -> Literal["read", "write", "fetch"]:
+        """What the instruction was about to do, from the error code."""
+        return access_of(self.error_code)
+
+    def __repr__(self) -> str:
+        code = f"{self.address:#x}, {self.error_code:#x}, rip={self.rip:#x}"
+        more = "".join(
+            f", {name}={value!r}"
+            for name, value in (("reason", self.reason), ("symbol", self.symbol))
+            if value
+        )
+        return f"PageFault({code}{more})"
+
+    def __str__(self) -> str:
+        who = "user" if self.error_code & PF_U else "supervisor"
+        where = f" ({self.symbol})" if self.symbol else ""
+        return (
+            f"#PF at {self.address:#x}: {who} {self.access}, {self.reason or 'page fault'}, "
+            f"error code {self.error_code:#x}, rip {self.rip:#x}{where}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """Another exception that nobody handled. `error_code` is None where the vector has none."""
+
+    vector: int
+    error_code: int | None
+    rip: VirtAddr
+    registers: Registers | None = field(default=None, compare=False, repr=False)
+    symbol: str | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        code = "None" if self.error_code is None else f"{self.error_code:#x}"
+        return f"Trap({self.vector}, {code}, rip={self.rip:#x})"
+
+    def __str__(self) -> str:
+        name = VECTOR_NAME.get(self.vector, f"vector {self.vector}")
+        code = "" if self.error_code is None else f" with error code {self.error_code:#x}"
+        where = f" ({self.symbol})" if self.symbol else ""
+        return f"{name}{code} at rip {self.rip:#x}{where}"
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideRam:
+    """An access led to a physical address where there is no RAM.
+
+    `what` says by which way: the page itself ("leaf"), a table that an entry points to
+    ("table"), or the table that CR3 points to ("root").
+    """
+
+    pa: PhysAddr
+    rip: VirtAddr
+    what: Literal["leaf", "table", "root"]
+    walk: Walk | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        return f"OutsideRam(pa={self.pa:#x}, rip={self.rip:#x}, what={self.what!r})"
+
+    def __str__(self) -> str:
+        return f"{self.what} at pa {self.pa:#x} is outside RAM, rip {self.rip:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """A `hlt` other than the one where the routine was to return."""
+
+    rip: VirtAddr
+
+    def __repr__(self) -> str:
+        return f"Halted(rip={self.rip:#x})"
+
+    def __str__(self) -> str:
+        return f"hlt at rip {self.rip:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimit:
+    """The run was ended before the guest was: after `steps` steps, or from outside (None)."""
+
+    rip: VirtAddr
+    steps: int | None = None
+
+    def __repr__(self) -> str:
+        return f"StepLimit(rip={self.rip:#x}, steps={self.steps})"
+
+    def __str__(self) -> str:
+        why = "stopped from outside" if self.steps is None else f"stopped after {self.steps} steps"
+        return f"{why} at rip {self.rip:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """A fault while delivering a double fault: the processor gives up."""
+
+    rip: VirtAddr
+
+    def __repr__(self) -> str:
+        return f"Shutdown(rip={self.rip:#x})"
+
+    def __str__(self) -> str:
+        return f"shutdown (triple fault) at rip {self.rip:#x}"
+
+
+Stop = Returned | PageFault | Trap | OutsideRam | Halted | StepLimit | Shutdown
+
+
+def access_of(error_code: int) -> Literal["read", "write", "fetch"]:
+    """Return the kind of access that a #PF error code reports."""
+    if error_code & PF_I:
+        return "fetch"
+    return "write" if error_code & PF_W else "read"

@@ -1,0 +1,39 @@
+"""The registers of one moment, as a value.
+
+Knows the names and the order in which the machine keeps them. Refuses to know which CPU they
+came from or what they are for. SDM names, lower case.
+"""
+
+from typing import NamedTuple
+
+
+class Registers(NamedTuple):
+    """A snapshot of the general registers, RIP, RFLAGS and the two segment bases.
+
+    The order is the encoding order of the SDM ("Instruction Format", register fields), which is
+    also the order in which the engine keeps them: index 4 is RSP, index 16 RIP, index 17 RFLAGS.
+    """
+
+    rax: int
+    rcx: int
+    rdx: int
+    rbx: int
+    rsp: int
+    rbp: int
+    rsi: int
+    rdi: int
+    r8: int
+    r9: int
+    r10: int
+    r11: int
+    r12: int
+    r13: int
+    r14: int
+    r15: int
+    rip: int
+    rflags: int
+    fs_base: int
+    gs_base: int
+
+    def __repr__(self) -> str:
+        return f"Registers({', '.join(f'{n}={v:#x}' for n, v in self._asdict().items())})"

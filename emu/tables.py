@@ -1,0 +1,162 @@
+"""Build page tables in RAM, and list what they map.
+
+Knows how entries are made and found. Refuses to know whose tables they are, and invalidates
+nothing: after a change of a present entry tell the CPU (`Cpu.invalidate_tlb`). SDM vocabulary.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from emu.memory import Frames, PhysMemory
+from emu.paging import (
+    ADDRESS,
+    ENTRIES,
+    ENTRY_SIZE,
+    PS,
+    RW,
+    US,
+    P,
+    Paging,
+    PhysAddr,
+    VirtAddr,
+    canonical,
+    frame,
+    index,
+    maps_page,
+    page_size,
+)
+from emu.walk import walk
+
+
+class Range(NamedTuple):
+    """A run of addresses that one entry settles; `last` is its last byte.
+
+    `entry` is the entry that settled it and `pa` the page it maps (None for a gap).
+    """
+
+    first: VirtAddr
+    last: VirtAddr
+    kind: Literal["mapped", "not-present", "reserved-bit", "outside-ram"]
+    level: int
+    entry: int
+    pa: PhysAddr | None
+
+    def __repr__(self) -> str:
+        return f"Range({self.first:#x}-{self.last:#x} {self.kind} level {self.level})"
+
+
+def map_page(
+    memory: PhysMemory,
+    frames: Frames,
+    paging: Paging,
+    va: VirtAddr,
+    pa: PhysAddr,
+    flags: int,
+    *,
+    level: int = 1,
+    table_flags: int = P | RW | US,
+) -> PhysAddr:
+    """Map the page of `level` at `va` to `pa` and return where its entry lies.
+
+    Missing tables come from `frames`. `flags` are the leaf's, PS aside. Raises ValueError if
+    `va` or `pa` is not aligned to the page, or if something else is mapped there already.
+    """
+    size = page_size(level)
+    if level not in (1, 2, 3):
+        raise ValueError(f"level {level} maps no page: expected 1, 2 or 3")
+    if va & (size - 1) or not paging.is_canonical(va):
+        raise ValueError(f"va {va:#x} is not a canonical, {size:#x}-aligned address")
+    if pa & (size - 1):
+        raise ValueError(f"pa {pa:#x} is not {size:#x}-aligned")
+    table = paging.root
+    for at in range(paging.levels, level, -1):
+        entry_pa = PhysAddr(table + ENTRY_SIZE * index(va, at))
+        entry = memory.read_u64(entry_pa)
+        if entry is None:
+            raise ValueError(f"the table at pa {table:#x} is outside RAM")
+        if not entry & P:
+            entry = frames.allocate() | table_flags
+            memory.write_u64(entry_pa, entry)
+        elif maps_page(entry, at):
+            raise ValueError(f"va {va:#x} lies in a page of level {at} that is mapped already")
+        table = PhysAddr(entry & ADDRESS)
+    entry_pa = PhysAddr(table + ENTRY_SIZE * index(va, level))
+    if (memory.read_u64(entry_pa) or 0) & P:
+        raise ValueError(f"va {va:#x} is mapped already")
+    memory.write_u64(entry_pa, pa | flags | P | (PS if level > 1 else 0))
+    return entry_pa
+
+
+def map_range(
+    memory: PhysMemory,
+    frames: Frames,
+    paging: Paging,
+    va: VirtAddr,
+    pa: PhysAddr,
+    size: int,
+    flags: int,
+    *,
+    largest: int = 1,
+    table_flags: int = P | RW | US,
+) -> None:
+    """Map [va, va + size) to [pa, pa + size), with the largest pages up to level `largest`."""
+    offset = 0
+    while offset < size:
+        level = largest
+        while (va + offset | pa + offset) & (page_size(level) - 1) or (
+            size - offset < page_size(level) and level > 1
+        ):
+            level -= 1
+            if level == 0:
+                raise ValueError(f"va {va:#x} or pa {pa:#x} is not 4 KiB aligned")
+        map_page(
+            memory,
+            frames,
+            paging,
+            VirtAddr(va + offset),
+            PhysAddr(pa + offset),
+            flags,
+            level=level,
+            table_flags=table_flags,
+        )
+        offset += page_size(level)
+
+
+def unmap_page(memory: PhysMemory, paging: Paging, va: VirtAddr) -> None:
+    """Clear the entry that maps `va`; ValueError if none does. Tables stay."""
+    found = walk(memory.read_u64, paging, va)
+    if found.verdict != "mapped":
+        raise ValueError(f"va {va:#x} is not mapped: {found!r}")
+    memory.write_u64(found.steps[-1].entry_pa, 0)
+
+
+def ranges(memory: PhysMemory, paging: Paging) -> Iterator[Range]:
+    """Yield what settles each address, from 0 to the last one, gaps included, lowest first.
+
+    One range an entry: neighbours are not merged. The ranges tile both canonical halves.
+    """
+    yield from _ranges(memory, paging, paging.root, paging.levels, 0)
+
+
+def _ranges(
+    memory: PhysMemory, paging: Paging, table: PhysAddr, level: int, base: int
+) -> Iterator[Range]:
+    size = page_size(level)
+    if not memory.holds(table, ENTRIES * ENTRY_SIZE):
+        first = canonical(base, paging.levels)
+        last = canonical(base + ENTRIES * size - 1, paging.levels)
+        yield Range(first, last, "outside-ram", level, 0, None)
+        return
+    words = memory.words
+    for i in range(ENTRIES):
+        entry = words[(table >> 3) + i]
+        start = base + i * size
+        first, last = canonical(start, paging.levels), canonical(start + size - 1, paging.levels)
+        if not entry & P:
+            yield Range(first, last, "not-present", level, entry, None)
+        elif paging.reserved(entry, level):
+            yield Range(first, last, "reserved-bit", level, entry, None)
+        elif maps_page(entry, level):
+            yield Range(first, last, "mapped", level, entry, frame(entry, level))
+        else:
+            yield from _ranges(memory, paging, PhysAddr(entry & ADDRESS), level - 1, start)

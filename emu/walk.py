@@ -1,0 +1,97 @@
+"""The walk: which entries translate an address, root first, and where they end.
+
+Knows how one entry leads to the next. Refuses to know who asks: whether an access may use the
+translation is `rights`. SDM vocabulary; source: Intel SDM volume 3A, "Paging", "Linear-Address
+Translation with 4-Level Paging and 5-Level Paging".
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from emu.paging import (
+    ADDRESS,
+    ENTRY_NAME,
+    ENTRY_SIZE,
+    P,
+    Paging,
+    PhysAddr,
+    VirtAddr,
+    frame,
+    index,
+    maps_page,
+    page_size,
+)
+
+ReadU64 = Callable[[PhysAddr], int | None]
+"""Read the 8 bytes at a physical address, or answer None where there is no RAM."""
+
+Verdict = Literal["mapped", "not-present", "reserved-bit", "outside-ram", "non-canonical"]
+
+
+class Step(NamedTuple):
+    """One entry that was read."""
+
+    level: int
+    entry_pa: PhysAddr
+    entry: int
+
+    def __repr__(self) -> str:
+        return f"{ENTRY_NAME[self.level]} @{self.entry_pa:#x} = {self.entry:#x}"
+
+
+class Walk(NamedTuple):
+    """The entries read for `va`, root first, and what settled the matter.
+
+    With "outside-ram" the entry that could not be read is not among the steps: it lies in
+    `table`, which the last step (or CR3, if there is none) points to.
+    """
+
+    va: VirtAddr
+    steps: tuple[Step, ...]
+    verdict: Verdict
+    table: PhysAddr  # the table that the walk ended in
+
+    @property
+    def level(self) -> int:
+        """The level of the last entry read; 0 if none was."""
+        return self.steps[-1].level if self.steps else 0
+
+    @property
+    def pa(self) -> PhysAddr | None:
+        """The physical address that `va` translates to; None unless mapped."""
+        if self.verdict != "mapped":
+            return None
+        level, _, entry = self.steps[-1]
+        return PhysAddr(frame(entry, level) | self.va & (page_size(level) - 1))
+
+    def __repr__(self) -> str:
+        steps = ", ".join(map(repr, self.steps))
+        return f"Walk({self.va:#x}: {steps}{' -> ' if steps else ''}{self.verdict})"
+
+
+def walk(read_u64: ReadU64, paging: Paging, va: VirtAddr) -> Walk:
+    """Follow the entries that `va` selects, root first, until one settles the matter.
+
+    Says whether there is a translation, not whether an access may use it: that is `rights`.
+    Reads only: setting A and D is the CPU's.
+    """
+    steps: list[Step] = []
+    table = paging.root
+    if not paging.is_canonical(va):
+        return Walk(va, (), "non-canonical", table)
+    for level in range(paging.levels, 0, -1):
+        entry_pa = PhysAddr(table + ENTRY_SIZE * index(va, level))
+        entry = read_u64(entry_pa)
+        if entry is None:
+            return Walk(va, tuple(steps), "outside-ram", table)
+        steps.append(Step(level, entry_pa, entry))
+
+        if not entry & P:
+            return Walk(va, tuple(steps), "not-present", table)
+        if paging.reserved(entry, level):
+            return Walk(va, tuple(steps), "reserved-bit", table)
+        if maps_page(entry, level):
+            return Walk(va, tuple(steps), "mapped", table)
+
+        table = PhysAddr(entry & ADDRESS)
+    raise AssertionError("unreachable: a level-1 entry always maps a page")
