@@ -1,0 +1,48 @@
+"""The drivers that ask for device memory: device-dax, and xe for a GPU's own memory.
+
+Knows the calls from a bus's probe down to devm_memremap_pages(). Linux vocabulary; source:
+drivers/dax/device.c (v6.17), and for xe the call trace in "[RFC V1 PATCH mm-hotfixes 2/3]
+x86/mm: define p*d_populate_kernel() and top level page table sync".
+"""
+
+from typing import TYPE_CHECKING
+
+from kernel_model.callstack import kernel_function
+from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE
+from kernel_model.memremap import DevPagemap, devm_memremap_pages
+from kernel_model.structs import MEMORY_DEVICE_GENERIC, MEMORY_DEVICE_PRIVATE
+
+if TYPE_CHECKING:
+    from kernel_model.kernel import Kernel
+
+
+@kernel_function
+def dax_bus_probe(kernel: "Kernel", start: int, size: int, align: int) -> int:
+    """Probe a dax device of physical [start, start + size) whose pages come `align` bytes big."""
+    return dev_dax_probe(kernel, start, size, align)
+
+
+@kernel_function
+def dev_dax_probe(kernel: "Kernel", start: int, size: int, align: int) -> int:
+    """Map a device-dax range, as compounds of `align` if that is more than a page."""
+    shift = (align >> PAGE_SHIFT).bit_length() - 1 if align > PAGE_SIZE else 0
+    pgmap = DevPagemap(MEMORY_DEVICE_GENERIC, start, size, vmemmap_shift=shift)
+    return devm_memremap_pages(kernel, pgmap)
+
+
+@kernel_function
+def xe_device_probe(kernel: "Kernel", start: int, size: int) -> int:
+    """Probe a GPU whose memory gets device-private pages at physical [start, start + size)."""
+    return xe_tile_init_noalloc(kernel, start, size)
+
+
+@kernel_function
+def xe_tile_init_noalloc(kernel: "Kernel", start: int, size: int) -> int:
+    """Set one tile up."""
+    return xe_devm_add(kernel, start, size)
+
+
+@kernel_function
+def xe_devm_add(kernel: "Kernel", start: int, size: int) -> int:
+    """Make struct pages for the tile's memory."""
+    return devm_memremap_pages(kernel, DevPagemap(MEMORY_DEVICE_PRIVATE, start, size))

@@ -1,0 +1,61 @@
+"""What the kernel did, in order, as values: the story that a run tells.
+
+Knows the kinds of event. Refuses to know their wording, which is the front door's.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A task got a table of its own, with a copy of the kernel's slots."""
+
+    comm: str
+    pgd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Populated:
+    """A top-level entry of init_mm was filled by `path`."""
+
+    name: str  # "pgd" or "p4d"
+    addr: int
+    slot: int
+    entry: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """`by` copied init_mm's entries for [start, end] to the tables on pgd_list.
+
+    `filled` is how many entries of other tables were empty and are not any more.
+    """
+
+    start: int
+    end: int
+    by: str
+    tables: int
+    filled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """`path` gave [start, end) of `region` its tables and frames; `detail` says how."""
+
+    region: str
+    start: int
+    end: int
+    path: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """CR3 now points to this task's table."""
+
+    comm: str
+    cr3: int
+
+
+Event = Forked | Populated | Synced | Mapped | Switched

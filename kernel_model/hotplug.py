@@ -1,0 +1,104 @@
+"""Memory hot-add: from a physical range to sections with struct pages.
+
+Knows the order: direct map first, then section by section. Refuses to know what a section's
+struct pages are mapped with (`vmemmap`). Functions return 0 or a negative errno, as in Linux.
+Linux vocabulary; source: mm/memory_hotplug.c, mm/sparse.c, arch/x86/mm/init_64.c (v6.17).
+"""
+
+from typing import TYPE_CHECKING
+
+from emu import OutOfFrames
+from kernel_model.callstack import kernel_function
+from kernel_model.directmap import kernel_physical_mapping_init
+from kernel_model.errors import EEXIST, EINVAL, ENOMEM, ERANGE
+from kernel_model.layout import PAGE_SHIFT
+from kernel_model.sparse import PAGES_PER_SECTION, PAGES_PER_SUBSECTION
+from kernel_model.vmemmap import VmemAltmap, populate_section_memmap
+
+if TYPE_CHECKING:
+    from kernel_model.kernel import Kernel
+    from kernel_model.memremap import DevPagemap
+
+
+@kernel_function
+def arch_add_memory(
+    kernel: "Kernel",
+    nid: int,
+    start: int,
+    size: int,
+    altmap: VmemAltmap | None,
+    pgmap: "DevPagemap | None",
+) -> int:
+    """Map physical [start, start + size) in the direct map, then add its pages."""
+    try:
+        kernel_physical_mapping_init(kernel, start, start + size)
+    except OutOfFrames:
+        return -ENOMEM
+    return add_pages(kernel, nid, start >> PAGE_SHIFT, size >> PAGE_SHIFT, altmap, pgmap)
+
+
+@kernel_function
+def add_pages(
+    kernel: "Kernel",
+    nid: int,
+    start_pfn: int,
+    nr_pages: int,
+    altmap: VmemAltmap | None,
+    pgmap: "DevPagemap | None",
+) -> int:
+    """Add pages, unless the release refuses what lies beyond the direct map's end."""
+    end = start_pfn + nr_pages << PAGE_SHIFT
+    if kernel.release.checks_physmem_end and end > kernel.layout.physmem_end:
+        return -ERANGE
+    return _add_pages(kernel, nid, start_pfn, nr_pages, altmap, pgmap)
+
+
+@kernel_function
+def __add_pages(  # noqa: N807 (Linux's name)
+    kernel: "Kernel",
+    nid: int,
+    pfn: int,
+    nr_pages: int,
+    altmap: VmemAltmap | None,
+    pgmap: "DevPagemap | None",
+) -> int:
+    """Add pages section by section; what was added before a failure stays."""
+    if (pfn | nr_pages) % PAGES_PER_SUBSECTION or not nr_pages:
+        return -EINVAL
+    end = pfn + nr_pages
+    while pfn < end:
+        nr = min(end, (pfn | PAGES_PER_SECTION - 1) + 1) - pfn
+        error = sparse_add_section(kernel, nid, pfn, nr, altmap, pgmap)
+        if error:
+            return error
+        kernel.progress(nr)
+        pfn += nr
+    return 0
+
+
+_add_pages = __add_pages
+
+
+@kernel_function
+def sparse_add_section(
+    kernel: "Kernel",
+    nid: int,
+    start_pfn: int,
+    nr_pages: int,
+    altmap: VmemAltmap | None,
+    pgmap: "DevPagemap | None",
+) -> int:
+    """Give a range inside one section its struct pages; -EEXIST if some of it has them.
+
+    (Linux also poisons them here with CONFIG_DEBUG_VM, which our builds do not have.)
+    """
+    filled = kernel.sections.fill(start_pfn, nr_pages)
+    if filled is None:
+        return -EEXIST
+    section, was_empty = filled
+    if section.early and not was_empty and nr_pages < PAGES_PER_SECTION:
+        return 0  # the memmap of boot RAM covers the whole section
+    error = populate_section_memmap(kernel, start_pfn, nr_pages, nid, altmap, pgmap)
+    if error:
+        kernel.sections.clear(start_pfn, nr_pages)
+    return error

@@ -1,0 +1,309 @@
+"""Kernel, the facade: one booted machine, its tasks, and what they may be made to do.
+
+Knows how to switch to a task and run something in it, on the CPU or in Python, and that a task
+which dies does not return. Refuses to know subjects: those are the other modules. Linux
+vocabulary.
+"""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+from asm import Image
+from emu import (
+    Cpu,
+    Frames,
+    Machine,
+    OutOfFrames,
+    PageFault,
+    Paging,
+    PhysAddr,
+    PhysMemory,
+    Returned,
+    Stop,
+    Trap,
+    VirtAddr,
+    map_page,
+    read_virtual,
+)
+from emu.walk import Walk, walk
+from kernel_model import boot
+from kernel_model.builds import Build, build_image, find_build
+from kernel_model.callstack import call_site, depth
+from kernel_model.errors import KernelError, TaskDied
+from kernel_model.history import Event, Switched
+from kernel_model.layout import GIB, PAGE_SIZE, Layout, make_layout
+from kernel_model.mm import Mm, Stack, Task, alloc_thread_stack, fork
+from kernel_model.oops import Crash, compose
+from kernel_model.pgtable import PAGE_TABLE, Pgtable
+from kernel_model.releases import Release, find_release
+from kernel_model.sparse import SECTION_SIZE, SectionMap
+from kernel_model.structs import SIZEOF_PAGE, StructPage, parse_page
+
+_MAX_RAM: Final = 1 << 40
+
+
+class Kernel:
+    """A booted Linux of one release and build. Free with close(), `with`, or by dropping it.
+
+    `release` is a name from RELEASES; `build` overrides the release's own; `vmemmap_base` is the
+    one KASLR choice (see `layout`); `ram` is boot RAM from physical 0, in bytes, whole 128 MiB;
+    `struct_page` is 64, 80 or 96. Raises ValueError for a value that makes no kernel.
+    """
+
+    def __init__(
+        self,
+        release: str = "6.8",
+        *,
+        levels: int = 4,
+        build: str | None = None,
+        vmemmap_base: int | None = None,
+        ram: int = 4 * GIB,
+        struct_page: int = 64,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        if ram % SECTION_SIZE or not 0 < ram <= _MAX_RAM:
+            raise ValueError(f"ram {ram:#x}: expected a multiple of 128 MiB, up to 1 TiB")
+        if struct_page not in SIZEOF_PAGE:
+            raise ValueError(f"struct page of {struct_page} bytes: expected 64, 80 or 96")
+        self.release: Final[Release] = find_release(release)
+        self.build: Final[Build] = find_build(build or self.release.build)
+        self.layout: Final[Layout] = make_layout(
+            levels=levels, vmemmap_base=vmemmap_base, ram=ram, sizeof_page=struct_page
+        )
+        self.image: Final[Image] = build_image(
+            self.build.name, struct_page, self.release.refcount_reset_types
+        )
+        self.ram: Final = ram
+        self.machine: Final[Machine] = boot.make_machine(ram, levels)
+        self.memory: Final[PhysMemory] = self.machine.memory
+        self.frames: Final[Frames] = self.machine.frames
+        self.cpu: Final[Cpu] = self.machine.cpu
+        self.pgtable: Final = Pgtable(self.memory, self.layout)
+        self.sections: Final = SectionMap()
+        self.history: Final[list[Event]] = []
+        self.tasks: Final[list[Task]] = []
+        self.pgd_list: Final[dict[Mm, None]] = {}  # an ordered set; init_mm is not in it
+        self.before: Final[dict[str, Callable[[Kernel], None]]] = {}
+        """What happens just before a routine is called: a context switch, say."""
+
+        self.init_task: Final = boot.init_task()
+        self.init_mm: Final = self.init_task.mm
+        self.current: Task = self.init_task
+        self.nr_stacks = 0
+        self.zone_device = VirtAddr(0)
+        self._paging = self.cpu.paging
+        self._pid = 300
+        self._heap = self._heap_end = 0
+        self._progress = progress
+        self._crash: Crash | None = None
+        self._nr_oopses = 0
+        try:
+            boot.boot(self, ram)
+        except OutOfFrames as error:
+            raise ValueError(f"ram {ram:#x} is too little to boot: {error}") from None
+        self.nr_boot_events: Final = len(self.history)
+
+    # -- tasks
+
+    def fork(self, comm: str) -> Task:
+        """Make a task with a table of its own: a copy of the kernel's slots as they are now."""
+        return fork(self, comm)
+
+    def kthread(self, comm: str) -> Task:
+        """Make a kernel thread that runs on init_mm's own table."""
+        task = Task(comm, self.next_pid(), self.init_mm)
+        self.tasks.append(task)
+        return task
+
+    def next_pid(self) -> int:
+        """Return a pid that no task has."""
+        self._pid += 1
+        return self._pid
+
+    def task(self, comm: str) -> Task:
+        """Return a task by its name; ValueError that lists the names."""
+        for task in (*self.tasks, self.init_task):
+            if task.comm == comm:
+                return task
+        names = ", ".join(t.comm for t in (*self.tasks, self.init_task))
+        raise ValueError(f"no task is called {comm!r}: expected one of {names}")
+
+    def stack_of(self, task: Task) -> Stack:
+        """Return a task's kernel stack, made now if it has none yet."""
+        return task.stack or alloc_thread_stack(self, task)
+
+    def switch_mm(self, mm: Mm) -> None:
+        """Write CR3, by the routine, on the current task's stack. Its table is `mm`'s from now on.
+
+        A task that already has its table keeps it otherwise: this is also how a kernel thread
+        borrows one.
+        """
+        if self.cpu.cr3 == mm.pgd:
+            return
+        self.cpu.run(
+            self.image.address("switch_mm"),
+            returns_to=self.image.address("run_return"),
+            rdi=self.cpu.cr3,
+            rsi=mm.pgd,
+            rsp=self._push_run_return(),
+        )
+        self.history.append(Switched(mm.name, mm.pgd))
+
+    def run(
+        self, task: Task, what: "str | Callable[..., int | None]", *args: Any, **kwargs: Any
+    ) -> Stop:
+        """Run something in a task and say how it ended.
+
+        `what` is the symbol of a routine, with registers by name (`rdi=page`), or a modelled
+        kernel function with its arguments after the kernel; its result is `Returned.value`.
+        Wherever the task faults, it dies there: nothing after that happens.
+        """
+        if task.frames:
+            raise KernelError(f"{task!r} is already running")
+        self.stack_of(task)
+        self.switch_mm(task.mm)
+        self.current = task
+        try:
+            if isinstance(what, str):
+                return self._run_routine(what, kwargs)
+            value = what(self, *args, **kwargs)
+        except TaskDied as death:
+            return death.stop
+        finally:
+            task.frames.clear()
+        return Returned((value or 0) & (1 << 64) - 1)
+
+    # -- for modelled functions
+
+    def call(self, routine: str, **registers: int) -> int:
+        """Call a routine from the running function and return RAX; TaskDied if it faults."""
+        action = self.before.get(routine)
+        if action is not None:
+            action(self)
+        stop = self._run_routine(routine, registers)
+        if not isinstance(stop, Returned):
+            raise TaskDied(stop)
+        return stop.value
+
+    def bug(self, label: str) -> None:
+        """BUG(): execute the ud2 at `label`, which kills the running task."""
+        at = self.image.address(label)
+        _, entered_at = self.current.frames[-1]
+        raise TaskDied(self._finish(self.cpu.run(at, rsp=entered_at - depth(self, at))))
+
+    def kmalloc(self, data: bytes) -> VirtAddr:
+        """Put an object into memory and return its direct-map address. Raises OutOfFrames."""
+        size = -(-len(data) // 64) * 64
+        if self._heap + size > self._heap_end:
+            self._heap = self.frames.allocate()
+            self._heap_end = self._heap + PAGE_SIZE
+        pa, self._heap = PhysAddr(self._heap), self._heap + size
+        self.memory.write(pa, data)
+        return self.layout.va(pa)
+
+    def map_kernel_page(self, va: int, pa: int, flags: int) -> None:
+        """Map one page in init_mm, under a top-level entry that exists in all tables."""
+        map_page(
+            self.memory,
+            self.frames,
+            self.paging(self.init_mm),
+            VirtAddr(va),
+            PhysAddr(pa),
+            flags,
+            table_flags=PAGE_TABLE,
+        )
+
+    def progress(self, nr_pages: int) -> None:
+        """Tell whoever watches that `nr_pages` more have been added."""
+        if self._progress is not None:
+            self._progress(nr_pages)
+
+    # -- looking
+
+    def symbol(self, text: str) -> VirtAddr:
+        """Return the address of "symbol", "symbol+0x9" or "symbol+0x9/0x6d"."""
+        return VirtAddr(self.image.parse(text))
+
+    def paging(self, mm: Mm) -> Paging:
+        """Return the control registers as they are when `mm` is active."""
+        return self._paging.with_root(mm.pgd)
+
+    def walk(self, addr: int, mm: Mm | None = None) -> Walk:
+        """Walk `addr` under a table, init_mm's by default."""
+        return walk(self.memory.read_u64, self.paging(mm or self.init_mm), VirtAddr(addr))
+
+    def read(self, addr: int, size: int, mm: Mm | None = None) -> bytes:
+        """Read by address under a table, init_mm's by default; NotMapped where that cannot be."""
+        return read_virtual(self.memory, self.paging(mm or self.init_mm), VirtAddr(addr), size)
+
+    def page(self, pfn: int) -> StructPage:
+        """Read a struct page back; NotMapped if there is none."""
+        return parse_page(self.read(self.layout.pfn_to_page(pfn), 64))
+
+    def oops(self, stop: Stop) -> str:
+        """Return the kernel's own text for the last task that died; ValueError for any other."""
+        if self._crash is None or self._crash.stop != stop:
+            raise ValueError(f"{stop!r} is not how the last task died")
+        return compose(self._crash, self.release, self.build, self.image)
+
+    # -- lifetime
+
+    def close(self) -> None:
+        """Free the machine."""
+        self.machine.close()
+
+    def __enter__(self) -> "Kernel":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- inside
+
+    def _run_routine(self, routine: str, registers: dict[str, int]) -> Stop:
+        """Run a routine as called from the running function, or bare if there is none."""
+        if self.current.frames:
+            site, rsp = call_site(self, routine)
+            stop = self.cpu.run(
+                site.address, returns_to=site.return_address, rsp=rsp, **registers
+            )
+        else:
+            stop = self.cpu.run(
+                self.image.address(routine),
+                returns_to=self.image.address("run_return"),
+                rsp=self._push_run_return(),
+                **registers,
+            )
+        return stop if type(stop) is Returned else self._finish(stop)
+
+    def _push_run_return(self) -> int:
+        """Put the return address of a bare run where the current stack is free; return RSP."""
+        task = self.current
+        stack = self.stack_of(task)
+        if task.frames:
+            _, entered_at = task.frames[-1]
+            rsp = entered_at - 0x200  # below anything that a stub's frame reaches
+        else:
+            rsp = stack.top - 0x10
+        self.memory.write_u64(stack.pa_of(rsp), self.image.address("run_return"))
+        return rsp
+
+    def _finish(self, stop: Stop) -> Stop:
+        """Name what killed the running task, and keep what its oops needs."""
+        if isinstance(stop, PageFault | Trap):
+            stop = _with_symbol(stop, self.image.describe(stop.rip))
+            self._nr_oopses += 1
+            self._crash = Crash.of(self, stop, self._nr_oopses)
+        return stop
+
+
+def _with_symbol(stop: PageFault | Trap, symbol: str | None) -> PageFault | Trap:
+    if isinstance(stop, PageFault):
+        return stop._replace(symbol=symbol)
+    return Trap(stop.vector, stop.error_code, stop.rip, stop.registers, symbol)

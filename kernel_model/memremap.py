@@ -1,0 +1,79 @@
+"""Device memory: memremap_pages(), from a driver's request to initialised struct pages.
+
+Knows the order in which a device's pages come to be. Refuses to know the driver. Functions
+return 0 or a negative errno. Linux vocabulary; source: mm/memremap.c (v6.17).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kernel_model.callstack import kernel_function
+from kernel_model.hotplug import add_pages, arch_add_memory
+from kernel_model.layout import PAGE_SHIFT
+from kernel_model.structs import MEMORY_DEVICE_PRIVATE, pack_pgmap
+from kernel_model.vmemmap import VmemAltmap, vmemmap_can_optimize
+
+if TYPE_CHECKING:
+    from kernel_model.kernel import Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class DevPagemap:
+    """struct dev_pagemap: one physical range [start, start + size) and what it is."""
+
+    type: int
+    start: int
+    size: int
+    vmemmap_shift: int = 0
+    altmap: VmemAltmap | None = None
+
+    @property
+    def start_pfn(self) -> int:
+        """The first frame."""
+        return self.start >> PAGE_SHIFT
+
+    @property
+    def nr_pages(self) -> int:
+        """How many frames."""
+        return self.size >> PAGE_SHIFT
+
+    @property
+    def pages_per_compound(self) -> int:
+        """pgmap_vmemmap_nr(): 1 without compounds."""
+        return 1 << self.vmemmap_shift
+
+
+@kernel_function
+def devm_memremap_pages(kernel: "Kernel", pgmap: DevPagemap) -> int:
+    """memremap_pages(), undone with the device."""
+    return memremap_pages(kernel, pgmap, 0)
+
+
+@kernel_function
+def memremap_pages(kernel: "Kernel", pgmap: DevPagemap, nid: int) -> int:
+    """Make struct pages for a device's memory."""
+    return pagemap_range(kernel, pgmap, nid)
+
+
+@kernel_function
+def pagemap_range(kernel: "Kernel", pgmap: DevPagemap, nid: int) -> int:
+    """Add the range's pages, then initialise their struct pages: the first access to them.
+
+    Device-private memory has no direct map: no CPU can reach it.
+    """
+    if pgmap.type == MEMORY_DEVICE_PRIVATE:
+        error = add_pages(kernel, nid, pgmap.start_pfn, pgmap.nr_pages, pgmap.altmap, pgmap)
+    else:
+        error = arch_add_memory(kernel, nid, pgmap.start, pgmap.size, pgmap.altmap, pgmap)
+    if error:
+        return error
+    address = kernel.kmalloc(pack_pgmap(pgmap.type, pgmap.vmemmap_shift))
+    kernel.call(
+        "memmap_init_zone_device",
+        rdi=kernel.zone_device,
+        rsi=pgmap.start_pfn,
+        rdx=pgmap.nr_pages,
+        rcx=address,
+        r8=int(vmemmap_can_optimize(kernel, pgmap.altmap, pgmap)),
+    )
+    return 0

@@ -1,0 +1,112 @@
+"""pgd, p4d, pud, pmd, pte: where their entries lie, when they are none, and folding.
+
+Knows THE table from Linux's names to levels, and that with 4 levels the p4d is folded into the
+pgd: `p4d_offset` is where, and `p4d_folded` whether. Refuses to know whose tables they are and
+who must be told of a change (`populate`, `sync`). Linux vocabulary; source:
+arch/x86/include/asm/pgtable.h, pgtable_64.h, pgtable_types.h (v6.17).
+
+An entry is a place in RAM (`pgdp`, `p4dp`, …: its physical address) and a value (`pgd`, `p4d`, …).
+"""
+
+from array import array
+from typing import Final
+
+from emu import PhysAddr, PhysMemory
+from emu.paging import ADDRESS, ENTRY_SIZE, PS, P, index
+from kernel_model.layout import Layout
+
+PAGE_TABLE: Final = 0x67  # _PAGE_TABLE: P RW US A D
+PAGE_KERNEL: Final = 0x8000_0000_0000_0163  # P RW A D G, not executable
+PAGE_KERNEL_LARGE: Final = 0x8000_0000_0000_01E3  # the same with PS
+PAGE_KERNEL_LARGE_ROX: Final = 0x1E1  # text
+PAGE_KERNEL_ROX: Final = 0x161  # module text
+KNL_ERRATUM: Final = 0x60  # stray A and D bits do not make an entry present (Knights Landing)
+
+_LEVEL_NAMES: Final = {
+    4: {4: "pgd", 3: "pud", 2: "pmd", 1: "pte"},
+    5: {5: "pgd", 4: "p4d", 3: "pud", 2: "pmd", 1: "pte"},
+}
+
+
+def linux_name(level: int, levels: int) -> str:
+    """Return what Linux calls an entry of the SDM's `level` under 4- or 5-level paging."""
+    return _LEVEL_NAMES[levels][level]
+
+
+def none(entry: int) -> bool:
+    """Tell whether a p4d, pud, pmd or pte is empty (p4d_none and so on)."""
+    return not entry & ~KNL_ERRATUM
+
+
+def present(entry: int) -> bool:
+    """Tell whether an entry has its P bit."""
+    return bool(entry & P)
+
+
+def leaf(entry: int) -> bool:
+    """Tell whether a pud or pmd maps a page."""
+    return entry & (P | PS) == P | PS
+
+
+def table(entry: int) -> PhysAddr:
+    """Return the table that an entry points to."""
+    return PhysAddr(entry & ADDRESS)
+
+
+class Pgtable:
+    """Linux's helpers over tables in RAM, for one paging mode."""
+
+    def __init__(self, memory: PhysMemory, layout: Layout) -> None:
+        self._words = memory.words
+        self.p4d_folded: Final = layout.levels == 4
+        self.top_level: Final = layout.levels
+
+    def get(self, entry_pa: PhysAddr) -> int:
+        """Read an entry."""
+        return int(self._words[entry_pa >> 3])
+
+    def set(self, entry_pa: PhysAddr, entry: int) -> None:
+        """Write an entry."""
+        self._words[entry_pa >> 3] = entry
+
+    def fill(self, entry_pa: PhysAddr, first: int, step: int, nr: int) -> None:
+        """Write `nr` neighbouring entries: first, first + step, …"""
+        at = entry_pa >> 3
+        last = first + step * nr
+        entries = array("Q", range(first, last, step)) if step else array("Q", [first]) * nr
+        self._words[at : at + nr] = memoryview(entries)
+
+    def pgd_offset(self, pgd: PhysAddr, addr: int) -> PhysAddr:
+        """Return where the entry for `addr` lies in the top table `pgd`."""
+        return PhysAddr(pgd + ENTRY_SIZE * index(addr, self.top_level))
+
+    def p4d_offset(self, pgdp: PhysAddr, addr: int) -> PhysAddr:
+        """Return where the p4d for `addr` lies: folded, it *is* the pgd's entry."""
+        return pgdp if self.p4d_folded else self._offset(pgdp, addr, 4)
+
+    def pud_offset(self, p4dp: PhysAddr, addr: int) -> PhysAddr:
+        """Return where the pud for `addr` lies."""
+        return self._offset(p4dp, addr, 3)
+
+    def pmd_offset(self, pudp: PhysAddr, addr: int) -> PhysAddr:
+        """Return where the pmd for `addr` lies."""
+        return self._offset(pudp, addr, 2)
+
+    def pte_offset(self, pmdp: PhysAddr, addr: int) -> PhysAddr:
+        """Return where the pte for `addr` lies."""
+        return self._offset(pmdp, addr, 1)
+
+    def pgd_none(self, pgd: int) -> bool:
+        """Tell whether a pgd is empty: never, when the p4d is folded into it."""
+        return not self.p4d_folded and pgd == 0
+
+    def pgd_present(self, pgd: int) -> bool:
+        """Tell whether a pgd is present: always, when the p4d is folded into it."""
+        return self.p4d_folded or present(pgd)
+
+    def top_none(self, entry: int) -> bool:
+        """Tell whether an entry of a top table is empty, at the level where that has a meaning."""
+        return none(entry) if self.p4d_folded else entry == 0
+
+    def _offset(self, parent_pa: PhysAddr, addr: int, level: int) -> PhysAddr:
+        return PhysAddr(table(self.get(parent_pa)) + ENTRY_SIZE * index(addr, level))

@@ -1,0 +1,83 @@
+"""Putting a table under an entry: {pgd,p4d,pud,pmd}_populate, and the variants for the kernel.
+
+Knows at which level a paging mode has its top entry, and which hook a release calls when one is
+filled for the kernel. Refuses to know what the hook does (`sync`). Linux vocabulary; source:
+arch/x86/include/asm/pgalloc.h, include/linux/pgalloc.h (v6.17), and for rfc-v1 "[RFC V1 PATCH
+mm-hotfixes 2/3] x86/mm: define p*d_populate_kernel() and top level page table sync".
+
+With a folded p4d, filling a pgd does nothing: the entry that counts is the p4d's. So 4-level
+paging syncs when a p4d is populated and 5-level paging when a pgd is, and never both.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from emu import PhysAddr
+from kernel_model.history import Populated
+from kernel_model.pgtable import PAGE_TABLE
+from kernel_model.sync import arch_sync_kernel_mappings, arch_sync_kernel_pagetables
+
+if TYPE_CHECKING:
+    from kernel_model.kernel import Kernel
+
+# include/linux/pgtable.h: which levels were modified
+PGTBL_PGD_MODIFIED: Final = 1 << 0
+PGTBL_P4D_MODIFIED: Final = 1 << 1
+
+
+def arch_page_table_sync_mask(kernel: "Kernel") -> int:
+    """ARCH_PAGE_TABLE_SYNC_MASK: the level whose changes other tables must be told of."""
+    if kernel.release.sync != "merged":
+        return 0
+    return PGTBL_P4D_MODIFIED if kernel.pgtable.p4d_folded else PGTBL_PGD_MODIFIED
+
+
+def pgd_populate(kernel: "Kernel", addr: int, pgdp: PhysAddr, p4d: PhysAddr, path: str) -> None:
+    """Put a p4d table under a pgd; nothing at all when the p4d is folded."""
+    if kernel.pgtable.p4d_folded:
+        return
+    kernel.pgtable.set(pgdp, p4d | PAGE_TABLE)
+    _note(kernel, "pgd", addr, p4d | PAGE_TABLE, path)
+
+
+def p4d_populate(kernel: "Kernel", addr: int, p4dp: PhysAddr, pud: PhysAddr, path: str) -> None:
+    """Put a pud table under a p4d."""
+    kernel.pgtable.set(p4dp, pud | PAGE_TABLE)
+    if kernel.pgtable.p4d_folded:
+        _note(kernel, "p4d", addr, pud | PAGE_TABLE, path)
+
+
+def pud_populate(kernel: "Kernel", pudp: PhysAddr, pmd: PhysAddr) -> None:
+    """Put a pmd table under a pud."""
+    kernel.pgtable.set(pudp, pmd | PAGE_TABLE)
+
+
+def pmd_populate_kernel(kernel: "Kernel", pmdp: PhysAddr, pte: PhysAddr) -> None:
+    """Put a pte table under a pmd."""
+    kernel.pgtable.set(pmdp, pte | PAGE_TABLE)
+
+
+def pgd_populate_kernel(
+    kernel: "Kernel", addr: int, pgdp: PhysAddr, p4d: PhysAddr, path: str
+) -> None:
+    """Put a p4d table under a pgd of init_mm, and tell the other tables if the release does."""
+    pgd_populate(kernel, addr, pgdp, p4d, path)
+    if arch_page_table_sync_mask(kernel) & PGTBL_PGD_MODIFIED:
+        arch_sync_kernel_mappings(kernel, addr, addr)
+    if kernel.release.sync == "rfc-v1" and not kernel.pgtable.p4d_folded:
+        arch_sync_kernel_pagetables(kernel, addr)
+
+
+def p4d_populate_kernel(
+    kernel: "Kernel", addr: int, p4dp: PhysAddr, pud: PhysAddr, path: str
+) -> None:
+    """Put a pud table under a p4d of init_mm, and tell the other tables if the release does."""
+    p4d_populate(kernel, addr, p4dp, pud, path)
+    if arch_page_table_sync_mask(kernel) & PGTBL_P4D_MODIFIED:
+        arch_sync_kernel_mappings(kernel, addr, addr)
+    if kernel.release.sync == "rfc-v1" and kernel.pgtable.p4d_folded:
+        arch_sync_kernel_pagetables(kernel, addr)
+
+
+def _note(kernel: "Kernel", name: str, addr: int, entry: int, path: str) -> None:
+    slot = kernel.layout.pgd_index(addr)
+    kernel.history.append(Populated(name, addr, slot, entry, path))

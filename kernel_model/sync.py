@@ -1,0 +1,70 @@
+"""One address synced into every table; the three designs on top of it.
+
+Knows how a top-level entry of init_mm reaches the tables on pgd_list, and that two different
+tables under one slot are a BUG. Refuses to know when that is due: the populating paths call.
+Linux vocabulary; source: arch/x86/mm/init_64.c (v6.17), and for rfc-v1 "[RFC V1 PATCH mm-hotfixes
+2/3] x86/mm: define p*d_populate_kernel() and top level page table sync".
+
+A sync only ever fills empty entries: it clears none, replaces none, and flushes no TLB (no CPU
+remembers that an entry was not present).
+"""
+
+from typing import TYPE_CHECKING
+
+from kernel_model.callstack import kernel_function
+from kernel_model.history import Synced
+from kernel_model.layout import Layout
+from kernel_model.pgtable import table
+
+if TYPE_CHECKING:
+    from kernel_model.kernel import Kernel
+
+
+@kernel_function
+def sync_global_pgds(kernel: "Kernel", start: int, end: int) -> None:
+    """Sync every slot of [start, end]: the end is inclusive."""
+    addr, filled = start, 0
+    while addr <= end:
+        filled += _sync_one(kernel, addr, "sync_global_pgds_bug")
+        addr = _next_slot(kernel.layout, addr)
+    kernel.history.append(
+        Synced(start, end, "sync_global_pgds", len(kernel.pgd_list), filled)
+    )
+
+
+@kernel_function
+def arch_sync_kernel_mappings(kernel: "Kernel", start: int, end: int) -> None:
+    """The merged design's hook: nothing but sync_global_pgds()."""
+    sync_global_pgds(kernel, start, end)
+
+
+@kernel_function
+def arch_sync_kernel_pagetables(kernel: "Kernel", addr: int) -> None:
+    """RFC V1's hook: one address."""
+    filled = _sync_one(kernel, addr, "arch_sync_kernel_pagetables_bug")
+    kernel.history.append(
+        Synced(addr, addr, "arch_sync_kernel_pagetables", len(kernel.pgd_list), filled)
+    )
+
+
+def _sync_one(kernel: "Kernel", addr: int, bug: str) -> int:
+    """Copy init_mm's entry for `addr` where it is missing; return to how many tables."""
+    pgtable, words = kernel.pgtable, kernel.memory.words
+    reference = pgtable.get(pgtable.pgd_offset(kernel.init_mm.pgd, addr))
+    if pgtable.top_none(reference):
+        return 0
+    slot, filled = kernel.layout.pgd_index(addr), 0
+    for mm in kernel.pgd_list:
+        at = (mm.pgd >> 3) + slot
+        entry = words[at]
+        if pgtable.top_none(entry):
+            words[at] = reference
+            filled += 1
+        elif table(entry) != table(reference):
+            kernel.bug(bug)
+    return filled
+
+
+def _next_slot(layout: Layout, addr: int) -> int:
+    """ALIGN(addr + 1, PGDIR_SIZE), without wrapping: past the last slot it ends any loop."""
+    return (addr | layout.pgdir_size - 1) + 1

@@ -1,0 +1,83 @@
+"""The command line: arguments and exit codes; each command is one call into the layers.
+
+Knows the commands' names, and what an error looks like: one line on stderr. Refuses to know what
+the commands do; a command's module is loaded when it is the one that runs.
+
+Exit status: 0 done, 1 the guest did not run to its end (or --expect did not hold), 2 bad usage
+or bad input, 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from pagewalk.arguments import BadInput
+
+OK, GUEST_DIED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+COMMANDS = {
+    "list": "scenarios, releases and routines",
+    "run": "run a scenario and tell its story",
+    "walk": "show every entry read for an address, and where the walk stops",
+    "trace": "run a .S file of your own and print every instruction and access",
+    "asm": "list a .S file: offsets, bytes, mnemonics, symbols",
+    "doctor": "prove, on this machine, every engine behaviour that is relied upon",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a usage error in one line, as every other error."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise BadInput(f"{message} (try {self.prog} --help)")
+
+
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; only `command`'s own arguments are filled in, or nobody's."""
+    parser = _Parser(
+        prog="pagewalk",
+        description="An x86-64 MMU emulator with real page walks, and Linux's bugs on it.",
+        epilog="example: pagewalk run vmemmap-devdax",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"pagewalk {version('pagewalk')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == command:
+            import_module(f"pagewalk.commands.{name}").configure(sub)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command = next((word for word in arguments if word in COMMANDS), None)
+    try:
+        args = make_parser(command).parse_args(arguments)
+        status = import_module(f"pagewalk.commands.{args.command}").run(args)
+        sys.stdout.flush()
+    except BadInput as error:
+        print(f"pagewalk: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except BrokenPipeError:
+        # Whoever read has gone. Keep the interpreter from failing once more at its own flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return GUEST_DIED
+    except KeyboardInterrupt:
+        print("pagewalk: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
