@@ -5,7 +5,6 @@ know how: the subject's own file does it. Linux vocabulary.
 """
 
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Final, Literal
 
 from kernel_model.structs import (
@@ -14,6 +13,7 @@ from kernel_model.structs import (
     MEMORY_DEVICE_PCI_P2PDMA,
     MEMORY_DEVICE_PRIVATE,
 )
+from kernel_model.words import did_you_mean
 
 Sync = Literal["explicit", "rfc-v1", "merged"]
 
@@ -115,6 +115,5 @@ def find_release(name: str) -> Release:
     """Return a release by name; ValueError that lists the names, nearest first."""
     if name in RELEASES:
         return RELEASES[name]
-    near = get_close_matches(name, RELEASES, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(name, RELEASES)
     raise ValueError(f"unknown release {name!r}: expected {', '.join(RELEASES)}{hint}")

@@ -3,10 +3,9 @@
 Knows how to say what was expected. Refuses to know what the values are for.
 """
 
-from difflib import get_close_matches
 from typing import NoReturn
 
-_SUFFIX = {"K": 10, "M": 20, "G": 30, "T": 40}
+from kernel_model.words import parse_number
 
 
 class BadInput(Exception):
@@ -19,24 +18,11 @@ def bad(argument: str, value: object, expected: str) -> NoReturn:
 
 
 def number(argument: str, text: str, *, least: int = 0, most: int = (1 << 64) - 1) -> int:
-    """Read a number: hex with 0x, or decimal, with K, M, G or T behind it; BadInput if it is none.
-
-    Underscores may group digits.
-    """
-    digits, shift = text.strip(), 0
-    if digits[-1:].upper() in _SUFFIX and not digits.lower().startswith("0x"):
-        shift = _SUFFIX[digits[-1].upper()]
-        digits = digits[:-1]
+    """Read a number as `parse_number` does; BadInput, naming the argument, if it is none."""
     try:
-        value = int(digits, 0) << shift
+        value = parse_number(text)
     except ValueError:
         bad(argument, repr(text), "a number, such as 0xffffe70000000034, 4096 or 2M")
     if not least <= value <= most:
         bad(argument, repr(text), f"a number from {least:#x} to {most:#x}")
     return value
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """Return "; did you mean X?" for a word that is close to a known one, or nothing."""
-    near = get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""

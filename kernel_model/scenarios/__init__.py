@@ -1,0 +1,77 @@
+"""Named, parameterised stories; one a file.
+
+Knows which there are and how one is run. Nothing here loads an engine before `run_scenario`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from kernel_model.releases import find_release
+from kernel_model.scenarios import vmemmap_devdax, vmemmap_subpmd
+from kernel_model.scenarios.spec import Parameter, Scenario, Value
+from kernel_model.words import did_you_mean
+
+if TYPE_CHECKING:
+    from kernel_model.kernel import Kernel
+    from kernel_model.scenarios.outcome import ScenarioRun
+
+__all__ = ["SCENARIOS", "Parameter", "Scenario", "find_scenario", "prepare", "run_scenario"]
+
+SCENARIOS: Final = {
+    scenario.name: scenario for scenario in (vmemmap_devdax.SCENARIO, vmemmap_subpmd.SCENARIO)
+}
+
+
+def find_scenario(name: str) -> Scenario:
+    """Return a scenario by name; ValueError that lists the names."""
+    if name not in SCENARIOS:
+        hint = did_you_mean(name, SCENARIOS)
+        raise ValueError(f"unknown scenario {name!r}: expected {', '.join(SCENARIOS)}{hint}")
+    return SCENARIOS[name]
+
+
+def prepare(
+    name: str,
+    *,
+    release: str | None = None,
+    build: str | None = None,
+    levels: int = 4,
+    settings: Mapping[str, str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> "tuple[Scenario, Kernel, dict[str, Value]]":
+    """Check everything and boot the kernel; ValueError, naming the value, for what is wrong."""
+    scenario = find_scenario(name)
+    find_release(release or scenario.release)
+    if levels not in (4, 5):
+        raise ValueError(f"levels {levels}: expected 4 or 5")
+    values = scenario.settings(settings or {}, levels)
+
+    from kernel_model.kernel import Kernel
+
+    kernel = Kernel(
+        release or scenario.release,
+        levels=levels,
+        build=build,
+        vmemmap_base=int(values["vmemmap_base"]),
+        ram=int(values["ram"]),
+        struct_page=int(values["struct_page"]),
+        progress=progress,
+    )
+    return scenario, kernel, values
+
+
+def run_scenario(
+    name: str,
+    *,
+    release: str | None = None,
+    build: str | None = None,
+    levels: int = 4,
+    settings: Mapping[str, str] | None = None,
+) -> "ScenarioRun":
+    """Run a scenario. `settings` are as on the command line: text, by parameter."""
+    from kernel_model.scenarios.outcome import ScenarioRun
+
+    scenario, kernel, values = prepare(
+        name, release=release, build=build, levels=levels, settings=settings
+    )
+    return ScenarioRun(scenario, values, kernel, scenario.play(kernel, values))

@@ -1,0 +1,122 @@
+"""What a scenario is, before it runs: a name, parameters, and where its story comes from.
+
+Knows how to check a setting. Refuses to load an engine: listing scenarios and refusing a wrong
+setting must be cheap.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from kernel_model.words import did_you_mean, parse_number, show_size
+
+if TYPE_CHECKING:
+    from kernel_model.kernel import Kernel
+    from kernel_model.scenarios.outcome import Ending
+
+Value = int | str
+Settings = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One thing that `--set` can change.
+
+    `default` may differ between 4 and 5 levels. `choices` are all the values allowed, if they can
+    be listed.
+    """
+
+    name: str
+    help: str
+    kind: Literal["address", "size", "number", "word"]
+    default: Value | Mapping[int, Value]
+    choices: tuple[Value, ...] = ()
+
+    def default_at(self, levels: int) -> Value:
+        """Return the default for a paging mode."""
+        return self.default if isinstance(self.default, int | str) else self.default[levels]
+
+    def parse(self, text: str) -> Value:
+        """Return the value that `text` stands for; ValueError that says what was expected."""
+        value: Value = text
+        if self.kind != "word":
+            value = _number(self.name, text)
+        if self.choices and value not in self.choices:
+            allowed = ", ".join(self.show(choice) for choice in self.choices)
+            hint = did_you_mean(text, map(str, self.choices))
+            raise ValueError(f"{self.name} {text!r}: expected one of {allowed}{hint}")
+        return value
+
+    def show(self, value: Value) -> str:
+        """Return a value as people write it."""
+        if isinstance(value, str):
+            return value
+        if self.kind == "size":
+            return show_size(value)
+        return str(value) if self.kind == "number" and value < 1 << 20 else f"{value:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A named, parameterised story.
+
+    `check` refuses settings that make no sense together (ValueError); `play` runs the story on a
+    booted kernel. `broke` and `fixed` cite the commits.
+    """
+
+    name: str
+    summary: str
+    release: str
+    broke: str
+    fixed: str
+    look_at: str
+    parameters: tuple[Parameter, ...]
+    check: Callable[[Settings, int], None]
+    play: Callable[["Kernel", Settings], "Ending"]
+
+    def settings(self, given: Mapping[str, str], levels: int) -> dict[str, Value]:
+        """Return every parameter's value; ValueError for an unknown key or a wrong value."""
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for key in given:
+            if key not in known:
+                raise ValueError(
+                    f"{self.name} has no parameter {key!r}: expected "
+                    f"{', '.join(known)}{did_you_mean(key, known)}"
+                )
+        values = {
+            name: parameter.parse(given[name]) if name in given else parameter.default_at(levels)
+            for name, parameter in known.items()
+        }
+        self.check(values, levels)
+        return values
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        value = parse_number(text)
+    except ValueError:
+        raise ValueError(f"{name} {text!r}: expected a number, such as 0x1000, 4096 or 2M") from None
+    if not 0 <= value < 1 << 64:
+        raise ValueError(f"{name} {text!r}: expected a number from 0 to 2^64 - 1")
+    return value
+
+
+def require_device_range(
+    settings: Settings, levels: int, *, start: int, size: int, align: int, names: str
+) -> None:
+    """Refuse a device range that is empty, misaligned, RAM, or beyond what Linux can number."""
+    bits = 46 if levels == 4 else 52  # MAX_PHYSMEM_BITS
+    ram = int(settings["ram"])
+    if size == 0:
+        raise ValueError(f"{names}: the range is empty: expected at least {align:#x} bytes")
+    if start % align or size % align:
+        raise ValueError(f"{names}: {start:#x} (+{size:#x}) is not a multiple of {align:#x}")
+    if start < ram:
+        raise ValueError(
+            f"{names}: the device at {start:#x} overlaps RAM, which ends at {ram:#x}: "
+            "expected an address above RAM"
+        )
+    if start + size > 1 << bits:
+        raise ValueError(
+            f"{names}: {start:#x} (+{size:#x}) ends beyond {bits} physical address bits"
+        )

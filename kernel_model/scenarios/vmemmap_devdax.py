@@ -1,0 +1,94 @@
+"""A device-dax range whose struct pages reach into the next top-level slot.
+
+The first crash of "[RFC V1 PATCH mm-hotfixes 2/3] x86/mm: define p*d_populate_kernel() and top
+level page table sync": the compound path of vmemmap population fills the new slot in init_mm only,
+and the task that probes the device initialises the struct pages under its own table.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from kernel_model.scenarios.spec import Parameter, Scenario, Settings, require_device_range
+
+if TYPE_CHECKING:
+    from kernel_model.kernel import Kernel
+    from kernel_model.scenarios.outcome import Ending
+
+_MIB: Final = 1 << 20
+_GIB: Final = 1 << 30
+_SUBSECTION: Final = 2 * _MIB
+
+
+def check(settings: Settings, levels: int) -> None:
+    """Refuse a device that cannot be."""
+    require_device_range(
+        settings,
+        levels,
+        start=int(settings["start"]),
+        size=int(settings["size"]),
+        align=int(settings["align"]),
+        names="start, size",
+    )
+
+
+def play(kernel: "Kernel", settings: Settings) -> "Ending":
+    """Probe the device in the task that the settings name."""
+    from kernel_model.drivers import dax_bus_probe
+    from kernel_model.scenarios.outcome import Ending
+
+    who = settings["task"]
+    task = kernel.kthread("kworker/0:1") if who == "init_mm" else kernel.fork("modprobe")
+    if who == "late":
+        # The worker that probes borrows a table, and is scheduled onto one that was forked after
+        # the device's struct pages were mapped and before they are first used.
+        def switch_to_a_late_table(kernel: "Kernel") -> None:
+            late = kernel.fork("late")
+            kernel.switch_mm(late.mm)
+            task.mm = late.mm
+
+        kernel.before["memmap_init_zone_device"] = switch_to_a_late_table
+    start, size, align = (int(settings[name]) for name in ("start", "size", "align"))
+    stop = kernel.run(task, dax_bus_probe, start, size, align)
+    return Ending(task, stop, _first_in_next_slot(kernel, start, size))
+
+
+def _first_in_next_slot(kernel: "Kernel", start: int, size: int) -> int:
+    """Return the first struct page of the range that lies in another slot than its first one."""
+    layout = kernel.layout
+    first = layout.pfn_to_page(start >> 12)
+    end = layout.pfn_to_page(start + size >> 12)
+    border = (first | layout.pgdir_size - 1) + 1
+    return border if border < end else first
+
+
+SCENARIO: Final = Scenario(
+    name="vmemmap-devdax",
+    summary="device-dax memory whose struct pages span two top-level slots",
+    release="6.8",
+    broke='4917f55b4ef9 "mm/sparse-vmemmap: improve memory savings for compound devmaps"',
+    fixed='f2d2f9598ebb "mm: introduce and use {pgd,p4d}_populate_kernel()" and 6659d0279980 '
+    '"x86/mm/64: define ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()"',
+    look_at="the task's top-level entry for the faulting address, beside init_mm's",
+    parameters=(
+        Parameter(
+            "vmemmap_base",
+            "where KASLR put vmemmap; 1 GiB aligned",
+            "address",
+            {4: 0xFFFF_E6FF_C000_0000, 5: 0xFFD3_FFFF_C000_0000},
+        ),
+        Parameter("ram", "boot RAM from physical 0, in 128 MiB steps", "size", 4 * _GIB),
+        Parameter("start", "where the device lies", "size", 64 * _GIB - 256 * _MIB),
+        Parameter("size", "how much memory it has", "size", 512 * _MIB),
+        Parameter("align", "its page size", "size", _SUBSECTION, (_SUBSECTION, _GIB)),
+        Parameter("struct_page", "sizeof(struct page)", "number", 64, (64, 80, 96)),
+        Parameter(
+            "task",
+            "whose table the probe runs on: forked before the device appeared, forked between "
+            "mapping the struct pages and using them, or init_mm's own",
+            "word",
+            "early",
+            ("early", "late", "init_mm"),
+        ),
+    ),
+    check=check,
+    play=play,
+)

@@ -1,0 +1,36 @@
+"""What people type: numbers with suffixes, and names that are nearly right.
+
+One place for both, whoever asks. Refuses to know what they are for.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
+
+SUFFIX: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def parse_number(text: str) -> int:
+    """Read hex with 0x, or decimal, with K, M, G or T behind it; ValueError if it is no number.
+
+    Underscores may group digits.
+    """
+    digits, shift = text.strip(), 0
+    if digits[-1:].upper() in SUFFIX and not digits.lower().startswith("0x"):
+        shift = SUFFIX[digits[-1].upper()]
+        digits = digits[:-1]
+    return int(digits, 0) << shift
+
+
+def show_size(size: int) -> str:
+    """Write a size as people do: 512M, 4G; hex if no suffix fits."""
+    for suffix, shift in reversed(SUFFIX.items()):
+        if size and size % (1 << shift) == 0:
+            return f"{size >> shift}{suffix}"
+    return f"{size:#x}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for a word that is close to a known one, or nothing."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,196 @@
+"""Text for terminals: walks, layouts, stories. The only module that formats for people.
+
+Knows how things look, in plain lines of text; on a terminal the lines are coloured as they are
+shown. Refuses to know how they came about.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from typing import Final
+
+from emu import Access, Paging, refusal
+from emu.fault import VECTOR_NAME
+from emu.paging import ENTRY_NAME, PS, RW, US, XD, A, D, G, P, frame, maps_page, page_size
+from emu.walk import Step, Walk
+from kernel_model.history import Event, Forked, Mapped, Populated, Switched, Synced
+from kernel_model.layout import TIB, Layout
+from kernel_model.pgtable import linux_name
+from kernel_model.words import show_size
+
+_FLAGS: Final = (
+    (P, "P"),
+    (RW, "RW"),
+    (US, "US"),
+    (A, "A"),
+    (D, "D"),
+    (PS, "PS"),
+    (G, "G"),
+    (XD, "XD"),
+)
+_WHY: Final = {
+    "not-present": "not present: the walk stops here",
+    "reserved-bit": "a reserved bit is set: the walk stops here",
+    "outside-ram": "points outside RAM: the walk stops here",
+}
+
+
+def flags_text(entry: int, level: int) -> str:
+    """Name the bits of an entry that are set: "P RW A D"."""
+    names = [name for bit, name in _FLAGS if entry & bit]
+    if level == 1 and "PS" in names:
+        names[names.index("PS")] = "PAT"
+    return " ".join(names) or "-"
+
+
+def step_text(step: Step, levels: int) -> str:
+    """One line for one entry: both names, index, place, value, bits."""
+    level, entry_pa, entry = step
+    linux = linux_name(level, levels)
+    if levels == 4 and level == 4:
+        linux += "=p4d"
+    index = (entry_pa & 0xFFF) >> 3
+    return (
+        f"{ENTRY_NAME[level]:5} {linux:7} [{index:3}] at {entry_pa:#x}: {entry:#x}"
+        f"  {flags_text(entry, level)}"
+    )
+
+
+def walk_lines(walk: Walk, paging: Paging) -> Iterator[str]:
+    """Every entry read, its bits, where the walk stops and why."""
+    yield f"CR3 = {paging.cr3:#x}, {paging.levels} levels"
+    for step in walk.steps:
+        yield "  " + step_text(step, paging.levels)
+    yield "  -> " + end_text(walk, paging)
+
+
+def end_text(walk: Walk, paging: Paging) -> str:
+    """What the walk came to."""
+    if walk.verdict == "mapped":
+        level, _, entry = walk.steps[-1]
+        size = show_size(page_size(level))
+        return f"pa {walk.pa:#x}, in the {size} page at {frame(entry, level):#x}"
+    if walk.verdict == "non-canonical":
+        return "not canonical: no table is read, the access is #GP or #SS"
+    if walk.verdict == "outside-ram" and not walk.steps:
+        return "CR3 points outside RAM"
+    text = _WHY[walk.verdict]
+    if walk.verdict == "reserved-bit":
+        level, _, entry = walk.steps[-1]
+        text += f" (bits {paging.reserved(entry, level):#x})"
+    return text
+
+
+def rights_lines(walk: Walk, paging: Paging) -> Iterator[str]:
+    """Which accesses may use the walk, and by which rule the others may not."""
+    if walk.verdict in ("outside-ram", "non-canonical"):
+        return
+    for who, user in (("supervisor", False), ("user", True)):
+        parts = []
+        for kind in ("read", "write", "fetch"):
+            refused = refusal(walk, Access(kind, user), paging)
+            parts.append(
+                f"{kind} ok"
+                if refused is None
+                else f"{kind} #PF({refused.error_code:#x}) {refused.reason}"
+            )
+        yield f"{who}: " + ", ".join(parts)
+
+
+def beside(left: Iterable[str], right: Iterable[str]) -> Iterator[str]:
+    """Two columns of lines, side by side."""
+    left, right = list(left), list(right)
+    width = max(map(len, left), default=0)
+    for a, b in zip_longest(left, right, fillvalue=""):
+        yield f"{a:{width}}  |  {b}".rstrip()
+
+
+def first_difference(a: Walk, b: Walk) -> int | None:
+    """Return the index of the first step that the two walks read differently, if any."""
+    for i, (x, y) in enumerate(zip_longest(a.steps, b.steps)):
+        if x is None or y is None or x.entry & ~(A | D) != y.entry & ~(A | D):
+            return i
+    return None
+
+
+def difference_text(a: Walk, b: Walk, name_a: str, name_b: str, levels: int) -> str:
+    """Name the entry by which two walks differ first."""
+    at = first_difference(a, b)
+    if at is None:
+        return f"{name_a} and {name_b} read the same entries"
+    step_a = a.steps[at] if at < len(a.steps) else None
+    step_b = b.steps[at] if at < len(b.steps) else None
+    level, entry_pa, _ = step_a or step_b or a.steps[-1]
+    what = f"{ENTRY_NAME[level]} ({linux_name(level, levels)}) slot {(entry_pa & 0xFFF) >> 3}"
+    values = ", ".join(
+        f"{name} has {step.entry:#x}" if step else f"{name} has not got that far"
+        for name, step in ((name_a, step_a), (name_b, step_b))
+    )
+    return f"they differ at the {what}: {values}"
+
+
+def layout_lines(layout: Layout) -> Iterator[str]:
+    """The regions, lowest first, with their top-level slots."""
+    for name, start, end in layout.regions():
+        if name == "user space":
+            continue
+        size = f"{(end - start) // TIB} TiB" if (end - start) % TIB == 0 else show_size(end - start)
+        slots = f"{layout.pgd_index(start)}..{layout.pgd_index(end - 1)}"
+        yield f"{name:20} {start:016x} - {end - 1:016x}  {size:>9}  slots {slots}"
+
+
+def history_lines(events: list[Event]) -> Iterator[str]:
+    """What the kernel did, one line an event; neighbouring ranges of one path are one line."""
+    for event in _merged(events):
+        match event:
+            case Forked(comm, pgd):
+                yield f"fork: {comm} gets a table at pa {pgd:#x}, a copy of init_mm's kernel slots"
+            case Switched(comm, cr3):
+                yield f"switch_mm: CR3 = {cr3:#x} ({comm})"
+            case Mapped(region, start, end, path, detail):
+                yield f"{path}: {region} {start:016x} - {end - 1:016x}, {detail}"
+            case Populated(name, _, slot, entry, path):
+                yield f"{path}: fills slot {slot} of init_mm, {name} = {entry:#x}"
+            case Synced(start, end, by, tables, filled):
+                span = f"{start:016x}" if start == end else f"{start:016x} - {end:016x}"
+                yield f"{by}: {span} into {tables} tables, {filled} entries were missing"
+
+
+def _merged(events: list[Event]) -> Iterator[Event]:
+    """Join ranges that continue each other, whatever lies between two of them but a fill."""
+    pending: Mapped | None = None
+    held: list[Event] = []
+    for event in events:
+        if (
+            isinstance(event, Mapped)
+            and pending is not None
+            and (event.path, event.detail, event.start)
+            == (pending.path, pending.detail, pending.end)
+        ):
+            pending = Mapped(
+                pending.region, pending.start, event.end, pending.path, pending.detail
+            )
+            held = [e for e in held if not _did_nothing(e)]
+            continue
+        if pending is not None and _did_nothing(event):
+            held.append(event)
+            continue
+        if pending is not None:
+            yield pending
+            yield from held
+            pending, held = None, []
+        if isinstance(event, Mapped):
+            pending = event
+        else:
+            yield event
+    if pending is not None:
+        yield pending
+        yield from held
+
+
+def _did_nothing(event: Event) -> bool:
+    return isinstance(event, Synced) and event.filled == 0
+
+
+def vector_name(vector: int) -> str:
+    """Return "#PF" and the like."""
+    return VECTOR_NAME.get(vector, f"vector {vector}")

@@ -1,0 +1,96 @@
+"""The story of a run, told to people: layout, what happened, the oops, two walks side by side.
+
+Knows the order of telling. Refuses to know how a line looks (`render`).
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from emu import PageFault
+from emu.walk import Walk
+from kernel_model.history import Populated
+from kernel_model.pgtable import none
+from kernel_model.scenarios.outcome import ScenarioRun
+from pagewalk import render
+
+if TYPE_CHECKING:
+    from kernel_model.kernel import Kernel
+
+
+def story_lines(run: ScenarioRun, events: list[str] | None = None) -> Iterator[str]:
+    """Tell a finished run."""
+    kernel, scenario = run.kernel, run.scenario
+    layout = kernel.layout
+    yield f"{scenario.name}: {scenario.summary}"
+    yield (
+        f"release {kernel.release.name} ({kernel.release.summary}), build {kernel.build.name}, "
+        f"{layout.levels} levels"
+    )
+    yield "  " + " ".join(
+        f"{p.name}={p.show(run.settings[p.name])}" for p in scenario.parameters
+    )
+    yield ""
+    yield "Layout"
+    for line in render.layout_lines(layout):
+        yield "  " + line
+    yield f"  a table has one entry for each {layout.pgdir_size >> 30} GiB"
+    yield ""
+    yield "What happened"
+    for line in render.history_lines(kernel.history[kernel.nr_boot_events :]):
+        yield "  " + line
+    yield from _unsynced_lines(kernel)
+    yield ""
+    if events is not None:
+        yield "Trace"
+        yield from events
+        yield ""
+    yield from _end_lines(run)
+    yield ""
+    yield f"broke: {scenario.broke}"
+    yield f"fixed: {scenario.fixed}"
+    yield f"look at: {scenario.look_at}"
+
+
+def _unsynced_lines(kernel: "Kernel") -> Iterator[str]:
+    """Say which tables lack a slot that was filled since boot; read from the tables themselves."""
+    filled = [e for e in kernel.history[kernel.nr_boot_events :] if isinstance(e, Populated)]
+    for event in filled:
+        lacking = [
+            mm.name
+            for mm in kernel.pgd_list
+            if none(kernel.pgtable.get(kernel.pgtable.pgd_offset(mm.pgd, event.addr)))
+        ]
+        if lacking:
+            names = ", ".join(lacking[:8]) + (", …" if len(lacking) > 8 else "")
+            yield f"  slot {event.slot} was not synced: {names} lacks it"
+        elif kernel.pgd_list:
+            yield f"  slot {event.slot} is in every task's table"
+
+
+def _end_lines(run: ScenarioRun) -> Iterator[str]:
+    kernel, ending = run.kernel, run.ending
+    oops = run.oops
+    if oops:
+        yield "Oops"
+        yield from oops.rstrip("\n").split("\n")
+        yield ""
+    elif run.outcome == "error":
+        yield f"The kernel refused: {run.as_json()['error']}"
+        yield ""
+    else:
+        yield f"{run.outcome}: {ending.stop}"
+        yield ""
+    addr = ending.touched
+    theirs: Walk
+    if isinstance(ending.stop, PageFault) and ending.stop.walk is not None:
+        addr, theirs = ending.stop.address, ending.stop.walk
+    else:
+        theirs = kernel.walk(addr, ending.task.mm)
+    ours = kernel.walk(addr)
+    name = ending.task.comm if ending.task.mm is not kernel.init_mm else "this thread"
+    yield f"The walk for {addr:016x}, under {name}'s table and under init_mm's"
+    left = [name, *render.walk_lines(theirs, kernel.paging(ending.task.mm))]
+    right = ["init_mm", *render.walk_lines(ours, kernel.paging(kernel.init_mm))]
+    for line in render.beside(left, right):
+        yield "  " + line
+    yield "  " + render.difference_text(theirs, ours, name, "init_mm", kernel.layout.levels)

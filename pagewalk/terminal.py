@@ -1,0 +1,65 @@
+"""Showing lines: plain where output is read by a program, coloured on a terminal.
+
+Knows about terminals, NO_COLOR and progress. Refuses to know what the lines say: colours follow
+patterns in the finished text. rich is loaded only for a terminal.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+
+def is_terminal() -> bool:
+    """Tell whether standard output is a terminal that wants colours."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines, coloured if that is wanted."""
+    if not is_terminal():
+        for line in lines:
+            print(line)
+        return
+    from rich.console import Console
+    from rich.highlighter import RegexHighlighter
+    from rich.theme import Theme
+
+    class Lines(RegexHighlighter):
+        """Addresses, the words that say what is wrong, and headings."""
+
+        base_style = "pw."
+        highlights = (  # noqa: RUF012 (the library's own convention)
+            r"(?P<address>\b0x[0-9a-f]+\b|\b[0-9a-f]{16}\b)",
+            r"(?P<wrong>\bBUG\b.*|\bOops\b.*|#PF.*|not present|outside RAM|they differ.*|lacks? it)",
+            r"(?P<heading>^[A-Z][^:]*$)",
+            r"(?P<symbol>\b[A-Za-z_]\w*\+0x[0-9a-f]+(/0x[0-9a-f]+)?)",
+            r"(?P<good>\bcompleted\b|\bok\b)",
+        )
+
+    theme = Theme(
+        {
+            "pw.address": "cyan",
+            "pw.wrong": "bold red",
+            "pw.heading": "bold",
+            "pw.symbol": "yellow",
+            "pw.good": "green",
+        }
+    )
+    console = Console(highlighter=Lines(), theme=theme, soft_wrap=True, markup=False, emoji=False)
+    for line in lines:
+        console.print(line)
+
+
+@contextmanager
+def progress(what: str, total: int, threshold: int) -> Iterator[Callable[[int], None] | None]:
+    """Show a bar on a terminal's stderr for work of `total` steps, if it exceeds `threshold`."""
+    if total < threshold or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda n: bar.advance(task, n)
