@@ -231,7 +231,11 @@ class Kernel:
 
     def walk(self, addr: int, mm: Mm | None = None) -> Walk:
         """Walk `addr` under a table, init_mm's by default."""
-        return walk(self.memory.read_u64, self.paging(mm or self.init_mm), VirtAddr(addr))
+        return self.walk_under(self.paging(mm or self.init_mm), addr)
+
+    def walk_under(self, paging: Paging, addr: int) -> Walk:
+        """Walk `addr` under any control registers."""
+        return walk(self.memory.read_u64, paging, VirtAddr(addr))
 
     def read(self, addr: int, size: int, mm: Mm | None = None) -> bytes:
         """Read by address under a table, init_mm's by default; NotMapped where that cannot be."""

@@ -81,19 +81,15 @@ def end_text(walk: Walk, paging: Paging) -> str:
 
 
 def rights_lines(walk: Walk, paging: Paging) -> Iterator[str]:
-    """Which accesses may use the walk, and by which rule the others may not."""
+    """Which accesses may use the walk, and the rule that refuses the others."""
     if walk.verdict in ("outside-ram", "non-canonical"):
         return
     for who, user in (("supervisor", False), ("user", True)):
-        parts = []
+        verdicts = []
         for kind in ("read", "write", "fetch"):
             refused = refusal(walk, Access(kind, user), paging)
-            parts.append(
-                f"{kind} ok"
-                if refused is None
-                else f"{kind} #PF({refused.error_code:#x}) {refused.reason}"
-            )
-        yield f"{who}: " + ", ".join(parts)
+            verdicts.append(f"{kind} {refused.reason if refused else 'ok'}")
+        yield f"  {who}: {', '.join(verdicts)}"
 
 
 def beside(left: Iterable[str], right: Iterable[str]) -> Iterator[str]:

@@ -1,0 +1,155 @@
+"""`pagewalk walk ADDR`: every entry read for an address, its bits, where the walk stops and why."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from pagewalk.arguments import BadInput, bad, number
+from pagewalk.commands.run import add_scenario_options, play, scenario_arguments
+
+if TYPE_CHECKING:
+    from emu import Paging
+    from emu.walk import Walk
+    from kernel_model import Kernel, Mm
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("address", metavar="ADDR", help="an address, or symbol+offset")
+    parser.add_argument(
+        "--scenario", metavar="S", help="walk in the state that a scenario ends in (default: boot)"
+    )
+    add_scenario_options(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--task", metavar="T", help="whose table (default: the scenario's task)")
+    which.add_argument("--cr3", metavar="PA", help="the table at this physical address")
+    parser.add_argument(
+        "--against", metavar="T", help="walk under this task's table, too: init_mm, for instance"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.epilog = (
+        "example: pagewalk walk 0xffffe70000000034 --scenario vmemmap-devdax --against init_mm"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the walk; 0 if it could be made, wherever it ends."""
+    kernel, default = _kernel(args)
+    address = _address(kernel, args.address)
+    name, paging = _table(kernel, args, default)
+    if not paging.is_canonical(address):
+        bad("ADDR", args.address, f"a canonical address of {12 + 9 * paging.levels} bits")
+    found = kernel.walk_under(paging, address)
+    other: tuple[str, Paging, Walk] | None = None
+    if args.against is not None:
+        mm = _mm(kernel, "--against", args.against)
+        other_paging = kernel.paging(mm)
+        other = (args.against, other_paging, kernel.walk_under(other_paging, address))
+    if args.json:
+        document = {"schema": 1, "address": f"{address:#x}", **_walk_json(name, paging, found)}
+        if other is not None:
+            document["against"] = _walk_json(*other)
+        print(json.dumps(document, indent=2))
+        return 0
+    _show(kernel, address, (name, paging, found), other)
+    return 0
+
+
+def _kernel(args: argparse.Namespace) -> "tuple[Kernel, Mm]":
+    """Run the scenario, or just boot; return the kernel and whose table is meant by default."""
+    if args.scenario is not None:
+        finished, _ = play(args.scenario, scenario_arguments(args))
+        return finished.kernel, finished.ending.task.mm
+    from kernel_model import Kernel
+
+    chosen = scenario_arguments(args)
+    if chosen["settings"]:
+        bad("--set", repr(args.set[0]), "a --scenario to set it in")
+    try:
+        kernel = Kernel(args.release or "6.8", levels=int(args.levels), build=args.build)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return kernel, kernel.init_mm
+
+
+def _address(kernel: "Kernel", text: str) -> int:
+    """Read ADDR: a number, or a symbol of the image."""
+    if text[:1].isdigit():
+        return number("ADDR", text)
+    try:
+        return kernel.symbol(text)
+    except ValueError as error:
+        raise BadInput(f"ADDR {text!r}: expected an address, or a symbol: {error}") from None
+
+
+def _mm(kernel: "Kernel", argument: str, name: str) -> "Mm":
+    if name == "init_mm":
+        return kernel.init_mm
+    try:
+        return kernel.task(name).mm
+    except ValueError as error:
+        raise BadInput(f"{argument} {error}") from None
+
+
+def _table(kernel: "Kernel", args: argparse.Namespace, default: "Mm") -> "tuple[str, Paging]":
+    """Return the name and the control registers of the walk that was asked for."""
+    if args.task is not None:
+        return args.task, kernel.paging(_mm(kernel, "--task", args.task))
+    if args.cr3 is not None:
+        pa = number("--cr3", args.cr3)
+        if pa & 0xFFF:
+            bad("--cr3", args.cr3, "a 4 KiB aligned physical address")
+        if not kernel.memory.holds(pa, 4096):
+            bad("--cr3", args.cr3, f"an address in RAM, which ends at {kernel.ram:#x}")
+        return f"cr3 {pa:#x}", kernel.cpu.paging.with_root(pa)
+    return default.name, kernel.paging(default)
+
+
+def _walk_json(name: str, paging: "Paging", found: "Walk") -> dict[str, Any]:
+    from emu import Access, refusal
+    from kernel_model.scenarios.outcome import walk_json
+
+    rights: dict[str, Any] | None = None
+    if found.verdict not in ("outside-ram", "non-canonical"):
+        rights = {}
+        for who in ("supervisor", "user"):
+            for kind in ("read", "write", "fetch"):
+                refused = refusal(found, Access(kind, who == "user"), paging)
+                rights[f"{who}-{kind}"] = refused.reason if refused else None
+    return {
+        "task": name,
+        "cr3": f"{paging.cr3:#x}",
+        "levels": paging.levels,
+        "verdict": found.verdict,
+        "pa": None if found.pa is None else f"{found.pa:#x}",
+        "walk": walk_json(found, paging.levels),
+        "refused_by": rights,
+    }
+
+
+def _show(
+    kernel: "Kernel",
+    address: int,
+    one: "tuple[str, Paging, Walk]",
+    other: "tuple[str, Paging, Walk] | None",
+) -> None:
+    from pagewalk import render
+    from pagewalk.terminal import show
+
+    name, paging, found = one
+    lines = [f"{address:016x}: {kernel.layout.region(address)}"]
+    column = [name, *render.walk_lines(found, paging), *render.rights_lines(found, paging)]
+    if other is None:
+        show([*lines, *column])
+        return
+    other_name, other_paging, other_walk = other
+    beside = render.beside(
+        column,
+        [
+            other_name,
+            *render.walk_lines(other_walk, other_paging),
+            *render.rights_lines(other_walk, other_paging),
+        ],
+    )
+    difference = render.difference_text(found, other_walk, name, other_name, paging.levels)
+    show([*lines, *beside, difference])
