@@ -4,7 +4,7 @@ Knows the commands' names, and what an error looks like: one line on stderr. Ref
 the commands do; a command's module is loaded when it is the one that runs.
 
 Exit status: 0 done, 1 the guest did not run to its end (or --expect did not hold), 2 bad usage
-or bad input, 130 interrupted.
+or bad input (or a reader of --json that left too early), 130 interrupted, 141 closed pipe.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 from pagewalk.arguments import BadInput
 
-OK, GUEST_DIED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 
 COMMANDS = {
     "list": "scenarios, releases and routines",
@@ -72,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read has gone. Keep the interpreter from failing once more at its own flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return GUEST_DIED
+        if "--json" not in arguments:
+            return CLOSED_PIPE  # as with `| head`: nothing to tell
+        print("pagewalk: standard output was closed before all was written", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("pagewalk: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pagewalk.arguments import BadInput, bad, number
@@ -91,31 +91,36 @@ def play(
 
     `keep` is how many events to record: 0 for none, None for all.
     """
+    from emu import StepLimit, VirtAddr
+    from kernel_model import TaskDied
     from kernel_model.scenarios import prepare
-    from kernel_model.scenarios.outcome import ScenarioRun
-    from pagewalk.guard import guarded
+    from pagewalk.guard import Guard, guarded
     from pagewalk.terminal import progress
 
-    advance: list[object] = []
+    guard: Guard | None = None
+    advance: Callable[[int], None] | None = None
 
     def tell(nr_pages: int) -> None:
-        for step in advance:
-            step(nr_pages)  # type: ignore[operator]
+        """Where Python works for long, it looks up now and then, as a routine's end does."""
+        if guard is not None and guard.interrupted:
+            raise KeyboardInterrupt
+        if guard is not None and guard.timed_out:
+            raise TaskDied(StepLimit(VirtAddr(0)))
+        if advance is not None:
+            advance(nr_pages)
 
     try:
         found, kernel, values = prepare(scenario, progress=tell, **arguments)  # type: ignore[arg-type]
     except ValueError as error:
         raise BadInput(str(error)) from None
     pages = int(values.get("nr_pages", int(values.get("size", 0)) >> 12))
-    with (
-        progress("adding pages", pages, _BAR_FROM) as bar,
-        guarded(kernel.cpu) as guard,
-    ):
-        if bar is not None:
-            advance.append(bar)
+    with progress("adding pages", pages, _BAR_FROM) as advance, guarded(kernel.cpu) as guard:
         ending = found.play(kernel, values)
     if guard.interrupted:
         raise KeyboardInterrupt
+
+    from kernel_model.scenarios.outcome import ScenarioRun
+
     return ScenarioRun(found, values, kernel, ending), None
 
 
