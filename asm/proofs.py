@@ -114,7 +114,7 @@ def keystone_hangs() -> str:
     section = _assembled(".text\nnop")  # keystone crashes
     return seen(
         not accepted and section == "90",
-        f"asm refuses {', '.join(t for t in _KEPT_FROM_KEYSTONE if t not in accepted) or 'none'}; "
+        f"asm refuses {', '.join(ascii(t) for t in _KEPT_FROM_KEYSTONE if t not in accepted)}; "
         f"`.text` and `nop` is {section}",
     )
 

@@ -1,0 +1,20 @@
+"""Every behaviour of the engine that the project relies on, and how to see each.
+
+Read `bare`, then any of the others. All but `deviations` and `hooks` judge the bare engine, by
+nothing of ours but the layout of its saved context; those two show what is made of it.
+"""
+
+from typing import Final
+
+from emu.proofs import caches, deviations, hooks, state, stops, tables
+from emu.proofs.proof import Proof as Proof
+from emu.proofs.proof import ProofFailed as ProofFailed
+
+PROOFS: Final = (
+    *state.PROOFS,
+    *stops.PROOFS,
+    *tables.PROOFS,
+    *caches.PROOFS,
+    *hooks.PROOFS,
+    *deviations.PROOFS,
+)
