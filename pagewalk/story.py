@@ -12,13 +12,15 @@ from kernel_model.history import Populated
 from kernel_model.pgtable import none
 from kernel_model.scenarios.outcome import ScenarioRun
 from pagewalk import render
+from pagewalk.render_trace import Lines
 
 if TYPE_CHECKING:
+    from emu.trace import Recorder
     from kernel_model.kernel import Kernel
 
 
-def story_lines(run: ScenarioRun, events: list[str] | None = None) -> Iterator[str]:
-    """Tell a finished run."""
+def story_lines(run: ScenarioRun, recorder: "Recorder | None" = None) -> Iterator[str]:
+    """Tell a finished run, with what was recorded of it."""
     kernel, scenario = run.kernel, run.scenario
     layout = kernel.layout
     yield f"{scenario.name}: {scenario.summary}"
@@ -40,9 +42,11 @@ def story_lines(run: ScenarioRun, events: list[str] | None = None) -> Iterator[s
         yield "  " + line
     yield from _unsynced_lines(kernel)
     yield ""
-    if events is not None:
-        yield "Trace"
-        yield from events
+    if recorder is not None:
+        yield f"Trace: the end of {recorder.instructions} instructions"
+        lines = Lines(kernel.image.describe, lambda: kernel.cpu.paging)
+        for event in recorder.events():
+            yield from lines.of(event)
         yield ""
     yield from _end_lines(run)
     yield ""

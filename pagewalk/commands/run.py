@@ -3,11 +3,13 @@
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pagewalk.arguments import BadInput, bad, number
 
 if TYPE_CHECKING:
+    from emu.trace import Recorder
     from kernel_model.scenarios.outcome import ScenarioRun
 
 _BAR_FROM = 1 << 20  # pages: what takes less than a second or so needs no progress bar
@@ -71,14 +73,14 @@ def run(args: argparse.Namespace) -> int:
     """Run the scenario; 0 if it completed, or if --expect held."""
     expected = _expected(args.expect)
     keep = _events_to_keep(args.trace)
-    finished, events = play(args.scenario, scenario_arguments(args), keep=keep)
+    finished, recorder = play(args.scenario, scenario_arguments(args), keep=keep)
     if args.json:
         print(json.dumps(finished.as_json(), indent=2))
     else:
         from pagewalk.story import story_lines
         from pagewalk.terminal import show
 
-        show(story_lines(finished, events))
+        show(story_lines(finished, recorder))
     if expected is None:
         return 0 if finished.outcome == "completed" else 1
     return 0 if _held(expected, finished) else 1
@@ -86,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
 
 def play(
     scenario: str, arguments: dict[str, object], *, keep: int | None = 0
-) -> "tuple[ScenarioRun, list[str] | None]":
-    """Run a scenario with progress, a wall-clock limit and Ctrl-C; return it, and its events.
+) -> "tuple[ScenarioRun, Recorder | None]":
+    """Run a scenario with progress, a wall-clock limit and Ctrl-C; return it, and its recording.
 
     `keep` is how many events to record: 0 for none, None for all.
     """
@@ -114,14 +116,22 @@ def play(
     except ValueError as error:
         raise BadInput(str(error)) from None
     pages = int(values.get("nr_pages", int(values.get("size", 0)) >> 12))
-    with progress("adding pages", pages, _BAR_FROM) as advance, guarded(kernel.cpu) as guard:
+    with ExitStack() as stack:
+        recorder = None
+        if keep != 0:
+            from emu.trace import Recorder
+
+            recorder = stack.enter_context(Recorder(kernel.cpu, keep=keep))
+        advance = stack.enter_context(progress("adding pages", pages, _BAR_FROM))
+        guard = stack.enter_context(guarded(kernel.cpu))
         ending = found.play(kernel, values)
     if guard.interrupted:
         raise KeyboardInterrupt
 
     from kernel_model.scenarios.outcome import ScenarioRun
 
-    return ScenarioRun(found, values, kernel, ending), None
+    count = recorder.instructions if recorder else None
+    return ScenarioRun(found, values, kernel, ending, count), recorder
 
 
 def _events_to_keep(text: str | None) -> int | None:

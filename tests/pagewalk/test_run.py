@@ -275,3 +275,19 @@ def test_json_is_all_there_is_on_stdout():
 
     assert json.loads(text)["schema"] == 1
     assert errors == ""
+
+
+def test_trace_prints_the_last_events_before_the_end():
+    _, text, _ = run_cli("run", "vmemmap-devdax", "--trace", parse=False)
+
+    trace = text.split("\nTrace: ")[1].split("\nOops\n")[0].split("\n")
+    faulting = next(i for i, line in enumerate(trace) if line.endswith("<-- faults"))
+    assert "__init_single_page+0x9/0x6d c7 47 34 01 00 00 00" in trace[faulting]
+    assert "#PF at 0xffffe70000000034: supervisor write, not-present" in trace[faulting + 1]
+    assert len([line for line in trace if line.startswith("ffffffff81")]) <= 200
+
+
+def test_a_traced_run_counts_its_instructions():
+    _, document, _ = run_cli("run", "vmemmap-devdax", "--trace=1", "--json")
+
+    assert document["instructions"] > 500_000

@@ -1,0 +1,285 @@
+"""`pagewalk trace FILE.S`: run a routine of one's own, and print everything that it does."""
+
+import argparse
+import json
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from pagewalk.arguments import bad, number
+from pagewalk.sources import (
+    add_set_option,
+    assemble_source,
+    constants,
+    header_options,
+    read_source,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from emu import Stop
+    from emu.events import Event
+    from pagewalk.bare import Bare, Region
+    from pagewalk.render_trace import Objects
+
+_SLICE = 10_000  # steps; what is recorded of them is held in memory
+_JSON_BATCH = 1_000
+_MOST_STEPS = 1 << 62
+
+_EPILOG = """\
+FILE.S is in GNU as's Intel syntax. Its first function (or else its first label) is called; a
+`ret` from it ends the run. Sections lie from 0xffffffff81000000 on (--user: 0x400000), each on
+pages of its own with the rights of its flags; the stack has 16 KiB. All of that takes frames
+from the top of RAM. There is no IDT: the first fault ends the run, and its walk is printed.
+
+Options may also stand in the file, in comment lines; the command line outranks them:
+
+    # pagewalk: --map 0x1000=0x2000:rw --reg rdi=0x1000
+
+--map: pages are always readable; w adds RW, x takes XD away, u adds US. From 2 MiB on, a SIZE
+  is mapped with the largest pages that its addresses allow.
+--reg: a 64-bit register or fs_base, gs_base; VALUE is a number, or a symbol of the file. RSP is
+  as the routine finds it, and the return address is put there, if that is memory.
+--max-steps: an iteration of a rep is one step.
+
+exit status: 0 the routine returned, 1 it did not, 2 bad input, 130 interrupted
+example: pagewalk trace copy.S --map 0x1000=0x2000:rw --reg rdi=0x1000 --reg rcx=8"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("file", metavar="FILE.S", help="an assembly source")
+    add_run_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.epilog = _EPILOG
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add what may also stand in the file."""
+    parser.add_argument("--levels", metavar="4|5", help="paging levels (default: 4)")
+    parser.add_argument(
+        "--map",
+        metavar="VA=PA[+SIZE]:rwxu",
+        action="append",
+        default=[],
+        help="map a 4 KiB page, or SIZE bytes; may be repeated",
+    )
+    parser.add_argument(
+        "--reg",
+        metavar="R=VALUE",
+        action="append",
+        default=[],
+        help="set a register; may be repeated",
+    )
+    parser.add_argument(
+        "--user", action="store_true", default=None, help="run at CPL 3, in user pages"
+    )
+    parser.add_argument("--entry", metavar="NAME", help="the symbol to run")
+    parser.add_argument(
+        "--max-steps", metavar="N", help="stop after so many steps (default: 10000000)"
+    )
+    parser.add_argument("--ram", metavar="SIZE", help="bytes of RAM, from 0 on (default: 1G)")
+    add_set_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the routine; 0 if it returned."""
+    bare, max_steps = prepare(args)
+    try:
+        session = Session(bare, max_steps)
+        if args.json:
+            _print_json(bare, session, args.file)
+        else:
+            from pagewalk.terminal import show
+
+            with closing(_lines(bare, session, args.file)) as lines:
+                show(lines)
+    finally:
+        bare.close()
+    if session.failure:
+        print(f"pagewalk: {session.failure}", file=sys.stderr)
+    return 0 if session.completed else 1
+
+
+def prepare(args: argparse.Namespace) -> "tuple[Bare, int]":
+    """Check every input, and return the machine and the limit; nothing has been printed."""
+    text = read_source(args.file)
+    header = header_options(text, args.file, add_run_options)
+    values = constants([*header.set, *args.set])
+
+    def said(name: str, default: str) -> str:
+        for options in (args, header):
+            if getattr(options, name) is not None:
+                return str(getattr(options, name))
+        return default
+
+    from pagewalk.bare import Bare, Wanted, read_maps, read_ram, read_registers
+
+    levels = said("levels", "4")
+    if levels not in ("4", "5"):
+        bad("--levels", repr(levels), "4 or 5")
+    max_steps = number("--max-steps", said("max_steps", "10000000"), least=1, most=_MOST_STEPS)
+    ram = read_ram(said("ram", "1G"))
+    maps = read_maps(args.map, ram, int(levels))
+    wanted = Wanted(
+        levels=int(levels),
+        ram=ram,
+        user=bool(args.user or header.user),
+        entry=args.entry or header.entry,
+        maps=(*_unless_overlapped(read_maps(header.map, ram, int(levels)), maps), *maps),
+        registers={**read_registers(header.reg), **read_registers(args.reg)},
+    )
+    return Bare(assemble_source(text, args.file, values), args.file, wanted), max_steps
+
+
+def _unless_overlapped(
+    weaker: "tuple[Region, ...]", stronger: "tuple[Region, ...]"
+) -> "Iterator[Region]":
+    """Yield the maps that no stronger one replaces."""
+    return (r for r in weaker if not any(r.overlaps(other) for other in stronger))
+
+
+class Session:
+    """One run, in slices: events come while it goes on, and little of it is in memory."""
+
+    def __init__(self, bare: "Bare", max_steps: int) -> None:
+        self.stop: Stop | None = None
+        self.failure: str | None = None
+        self.instructions = 0
+        self._bare = bare
+        self._max_steps = max_steps
+
+    @property
+    def completed(self) -> bool:
+        """Whether the routine has returned."""
+        from emu import Returned
+
+        return isinstance(self.stop, Returned)
+
+    def events(self) -> "Generator[Event, None, None]":
+        """Run, and yield what happens; `stop` is known afterwards, unless the engine failed.
+
+        Ctrl-C raises KeyboardInterrupt here and nowhere else, so that whoever prints is never
+        stopped between half a line and the other half.
+        """
+        from emu import EngineError, StepLimit, VirtAddr
+        from emu.events import Executed
+        from emu.trace import Recorder
+        from pagewalk.guard import guarded
+
+        cpu, rip = self._bare.cpu, VirtAddr(self._bare.entry)
+        with Recorder(cpu) as recorder, guarded(cpu, seconds=None) as guard:
+            while not guard.interrupted:
+                left = self._max_steps - recorder.instructions
+                if left <= 0 and rip != self._bare.returns_to:
+                    self.stop = StepLimit(rip, self._max_steps)
+                    return
+                try:
+                    stop = cpu.run(
+                        rip,
+                        returns_to=self._bare.returns_to,
+                        step_limit=max(1, min(left, _SLICE)),
+                    )
+                except EngineError as error:
+                    self.failure = f"the engine cannot go on: {error}"
+                for event in recorder.drain():
+                    self.instructions += isinstance(event, Executed)
+                    yield event
+                    if guard.interrupted:
+                        raise KeyboardInterrupt
+                if self.failure:
+                    return
+                if not isinstance(stop, StepLimit):
+                    self.stop = stop
+                    return
+                rip = stop.rip
+            raise KeyboardInterrupt
+
+
+def _lines(bare: "Bare", session: Session, file: str) -> "Generator[str, None, None]":
+    """Tell the run to people, while it goes on."""
+    from pagewalk.render_trace import Lines
+
+    paging = bare.cpu.paging
+    name = bare.symbol(bare.entry) or "code"
+    who = f"CPL {bare.cpu.cpl}, {paging.levels} levels, CR3 {paging.cr3:#x}"
+    yield f"{shown(file)}: {name} at {bare.entry:#x}, {who}"
+    for region in sorted((*bare.regions, *bare.maps), key=lambda region: region.va):
+        yield (
+            f"  {region.va:016x} - {region.last:016x}  pa {region.pa:#x}  {region.rights:4}  "
+            f"{region.name}"
+        )
+    yield ""
+
+    lines = Lines(bare.symbol, lambda: bare.cpu.paging)
+    for event in session.events():
+        yield from lines.of(event)
+    yield ""
+    yield from _end_lines(bare, session)
+
+
+def _end_lines(bare: "Bare", session: Session) -> "Iterator[str]":
+    from emu import Returned, StepLimit
+    from pagewalk.render_trace import outcome, with_symbol
+
+    count = f"{session.instructions} instruction{'' if session.instructions == 1 else 's'}"
+    stop = session.stop
+    if stop is None:
+        yield f"error: {session.failure}, after {count}"
+        return
+    text = with_symbol(stop, bare.symbol)
+    if isinstance(stop, StepLimit):
+        text += ": it had not returned; --max-steps allows more"
+    elif isinstance(stop, Returned):
+        text += f" after {count}"
+    else:
+        text += f", after {count}"
+    yield f"{outcome(stop)}: {text}"
+
+
+def _print_json(bare: "Bare", session: Session, file: str) -> None:
+    """Print the document while the run goes on. It is whole even if the run is interrupted."""
+    from pagewalk.render_trace import Objects
+
+    paging = bare.cpu.paging
+    head = {
+        "schema": 1,
+        "file": shown(file),
+        "levels": paging.levels,
+        "cpl": bare.cpu.cpl,
+        "cr3": f"{paging.cr3:#x}",
+        "entry": f"{bare.entry:#x}",
+    }
+    objects = Objects(bare.symbol, paging.levels)
+    write = sys.stdout.write
+    write(json.dumps(head)[:-1] + ', "events": [')
+    separator = "\n"
+    interrupted = False
+    batch = []
+    with closing(session.events()) as events:
+        try:
+            for event in events:
+                batch.append(objects.of(event))
+                if len(batch) == _JSON_BATCH:
+                    write(separator + ",\n".join(batch))
+                    separator, batch = ",\n", []
+        except KeyboardInterrupt:
+            interrupted = True
+    if batch:
+        write(separator + ",\n".join(batch))
+    write("\n], " + json.dumps(_tail(session, objects))[1:] + "\n")
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _tail(session: Session, objects: "Objects") -> "dict[str, object]":
+    from pagewalk.render_trace import outcome
+
+    if session.stop is not None:
+        ending = outcome(session.stop), objects.stop(session.stop)
+    elif session.failure:
+        ending = "error", {"kind": "error", "message": session.failure}
+    else:
+        ending = "limit", {"kind": "limit", "steps": None}  # Ctrl-C
+    return {"instructions": session.instructions, "outcome": ending[0], "stop": ending[1]}

@@ -1,0 +1,207 @@
+"""Text and JSON of a trace: instructions, accesses, CR3 switches, faults with their walks.
+
+Knows how an event looks, to people and to programs. Refuses to know where events come from. The
+walk itself looks as it does everywhere (`render`).
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, Final
+
+from asm.engines import disassemble
+from emu import Halted, OutsideRam, PageFault, Paging, Returned, Shutdown, StepLimit, Stop, Trap
+from emu.events import Accessed, Cr3Switch, Event, Executed, Faulted
+from emu.paging import ENTRY_NAME, RW, US, XD
+from emu.walk import Walk
+from kernel_model.scenarios.outcome import walk_json
+from pagewalk import render
+
+Symbolise = Callable[[int], str | None]
+"""Name an address, if it has a name: "memcpy+0x9/0x12"."""
+
+_OUTCOME: Final[dict[type, str]] = {
+    Returned: "completed",
+    PageFault: "fault",
+    Trap: "fault",
+    OutsideRam: "outside-ram",
+    Halted: "halted",
+    StepLimit: "limit",
+    Shutdown: "shutdown",
+}
+_BYTES_WIDTH: Final = 23  # eight bytes; longer instructions push the text to the right
+_LACKS: Final = {"us": (US, "US"), "rw": (RW, "RW"), "wp": (RW, "RW")}
+_RULE: Final = {
+    "us": "a user access",
+    "rw": "a user write",
+    "wp": "a supervisor write, and CR0.WP is set",
+    "xd": "a fetch",
+    "smep": "a supervisor fetch from a user page, and CR4.SMEP is set",
+    "smap": "a supervisor access to a user page, CR4.SMAP is set and RFLAGS.AC is clear",
+    "pk-ad": "PKRU forbids every access with this page's protection key",
+    "pk-wd": "PKRU forbids writes with this page's protection key",
+    "rsvd-xd": "XD is reserved while EFER.NXE is clear",
+    "rsvd-maxphyaddr": "address bits above MAXPHYADDR are reserved",
+    "rsvd-ps": "bit 7 is reserved at this level",
+    "rsvd-large": "the low address bits of a large page are reserved",
+}
+
+
+class Lines:
+    """The text of events, in order. Instructions are formatted once for each address and bytes."""
+
+    def __init__(self, symbolise: Symbolise, paging: Callable[[], Paging]) -> None:
+        self._symbolise = symbolise
+        self._paging = paging
+        self._instruction = lru_cache(maxsize=4096)(self._format)
+
+    def of(self, event: Event) -> Iterator[str]:
+        """Yield the lines of one event."""
+        match event:
+            case Executed(rip, code):
+                yield self._instruction(rip, code)
+            case Accessed():
+                yield access_line(event)
+            case Cr3Switch(old, new):
+                yield f"    CR3 {old:#x} -> {new:#x}"
+            case Faulted(stop, code):
+                if code:
+                    yield self._instruction(stop.rip, code) + "   <-- faults"
+                yield from self.fault(stop)
+
+    def fault(self, stop: Stop) -> Iterator[str]:
+        """Say what the fault was; every entry read, and why the walk or the access stopped."""
+        yield "    " + with_symbol(stop, self._symbolise)
+        if not isinstance(stop, (PageFault, OutsideRam)) or stop.walk is None:
+            return
+        paging = self._paging()
+        for line in render.walk_lines(stop.walk, paging):
+            yield "    " + line
+        if isinstance(stop, PageFault) and (why := refusal_text(stop)):
+            yield "    " + why
+
+    def _format(self, rip: int, code: bytes) -> str:
+        name = self._symbolise(rip) or ""
+        return f"{rip:016x} {name:22} {code.hex(' '):{_BYTES_WIDTH}}  {mnemonic(rip, code)}"
+
+
+def access_line(access: Accessed) -> str:
+    """One line for one access."""
+    va, pa, size, value, kind = access
+    where = "?" * 16 if va is None else f"{va:016x}"
+    return f"    {kind:5} {size} at {where} pa {pa:#x}  {value:#0{2 + 2 * size}x}"
+
+
+def mnemonic(rip: int, code: bytes) -> str:
+    """The instruction in Intel syntax, its branch target an address."""
+    for _, _, name, operands in disassemble(code, rip):
+        return f"{name} {operands}".rstrip()
+    return "(bad)"
+
+
+def with_symbol(stop: Stop, symbolise: Symbolise) -> str:
+    """A stop's own line, with the name of its RIP."""
+    text = str(stop)
+    name = None if isinstance(stop, Returned) else symbolise(stop.rip)
+    return f"{text} ({name})" if name else text
+
+
+def refusal_text(fault: PageFault) -> str | None:
+    """Say which rule refused a fault's access, and which entries are to blame."""
+    rule = _RULE.get(fault.reason)
+    if rule is None or fault.walk is None:
+        return None
+    if fault.reason in _LACKS:
+        bit, name = _LACKS[fault.reason]
+        rule += f": {name} is clear in the {_entries(fault.walk, lambda entry: not entry & bit)}"
+    elif fault.reason == "xd":
+        rule += f": XD is set in the {_entries(fault.walk, lambda entry: bool(entry & XD))}"
+    return f"refused by {fault.reason}: {rule}"
+
+
+def _entries(walk: Walk, blamed: Callable[[int], bool]) -> str:
+    return ", ".join(ENTRY_NAME[level] for level, _, entry in walk.steps if blamed(entry))
+
+
+# ------------------------------------------------------------------ for programs
+
+
+def outcome(stop: Stop) -> str:
+    """Return the one word for how a run ended."""
+    return _OUTCOME[type(stop)]
+
+
+class Objects:
+    """The JSON of events, as text; hot, so written by hand where that is safe."""
+
+    def __init__(self, symbolise: Symbolise, levels: int) -> None:
+        self._symbolise = symbolise
+        self._levels = levels
+        self._instruction = lru_cache(maxsize=4096)(self._format)
+
+    def of(self, event: Event) -> str:
+        """Return one event as a JSON object."""
+        match event:
+            case Executed(rip, code):
+                return self._instruction(rip, code)
+            case Accessed(va, pa, size, value, kind):
+                where = "null" if va is None else f'"{va:#x}"'
+                return (
+                    f'{{"event": "{kind}", "va": {where}, "pa": "{pa:#x}", "size": {size}, '
+                    f'"value": "{value:#x}"}}'
+                )
+            case Cr3Switch(old, new):
+                return f'{{"event": "cr3", "old": "{old:#x}", "new": "{new:#x}"}}'
+            case Faulted(stop, code):
+                instruction = {"bytes": code.hex(" "), "text": mnemonic(stop.rip, code)}
+                return json.dumps(
+                    {"event": "fault", **self.stop(stop), **(instruction if code else {})}
+                )
+
+    def stop(self, stop: Stop) -> dict[str, Any]:
+        """Return how the run ended."""
+        if isinstance(stop, Returned):
+            return {"kind": "returned", "value": f"{stop.value:#x}"}
+        where = {"rip": f"{stop.rip:#x}", "symbol": self._symbolise(stop.rip)}
+        match stop:
+            case PageFault():
+                return {
+                    "kind": "page-fault",
+                    "vector": stop.vector,
+                    "address": f"{stop.address:#x}",
+                    "error_code": stop.error_code,
+                    "access": stop.access,
+                    "cpl": stop.cpl,
+                    **where,
+                    "cr3": f"{stop.cr3:#x}",
+                    "reason": stop.reason,
+                    "walk": self._walk(stop.walk),
+                }
+            case Trap(vector, error_code):
+                return {"kind": "trap", "vector": vector, "error_code": error_code, **where}
+            case OutsideRam(pa, _, what):
+                walk = self._walk(stop.walk)
+                return {
+                    "kind": "outside-ram",
+                    "pa": f"{pa:#x}",
+                    "what": what,
+                    **where,
+                    "walk": walk,
+                }
+            case StepLimit():
+                return {"kind": "limit", "steps": stop.steps, **where}
+        return {"kind": outcome(stop), **where}
+
+    def _walk(self, walk: Walk | None) -> list[dict[str, Any]]:
+        return [] if walk is None else walk_json(walk, self._levels)
+
+    def _format(self, rip: int, code: bytes) -> str:
+        return json.dumps(
+            {
+                "event": "instruction",
+                "rip": f"{rip:#x}",
+                "symbol": self._symbolise(rip),
+                "bytes": code.hex(" "),
+                "text": mnemonic(rip, code),
+            }
+        )

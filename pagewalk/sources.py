@@ -1,0 +1,124 @@
+"""A user's `.S` file: read, its header options, assembled; every complaint is one line.
+
+Knows what a file may be, and the header lines that say how it wants to be run:
+
+    # pagewalk: --map 0x1000=0x2000:rw --reg rdi=0x1000
+
+Such a comment line may stand anywhere in the file; the command line outranks it. Refuses to know
+what the options mean.
+"""
+
+import argparse
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from pagewalk.arguments import BadInput, bad, number
+
+if TYPE_CHECKING:
+    from asm import Program
+
+_LARGEST = 1 << 20  # bytes; the assembler takes no more
+_HEADER = re.compile(r"[ \t]*#[ \t]*pagewalk:(.*)")
+_NAME = re.compile(r"[A-Za-z_.$][\w.$]*\Z", re.ASCII)
+
+
+class _HeaderParser(argparse.ArgumentParser):
+    """Parses what stands in a file; nobody is there to be shown a usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(message)
+
+
+def add_set_option(parser: argparse.ArgumentParser) -> None:
+    """Add --set, which `trace` and `asm` have."""
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="define a constant for the source, as `as --defsym` does; may be repeated",
+    )
+
+
+def constants(items: Iterable[str]) -> dict[str, int]:
+    """Read the values of --set."""
+    found = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not _NAME.match(name.strip()):
+            bad("--set", repr(item), "NAME=VALUE")
+        found[name.strip()] = number(f"--set {name.strip()}", value)
+    return found
+
+
+def read_source(file: str) -> str:
+    """Return the text of a file; BadInput for anything that is none."""
+    try:
+        with open(file, "rb") as opened:
+            raw = opened.read(_LARGEST + 1)
+    except FileNotFoundError:
+        bad("FILE", shown(file), "an assembly source; it does not exist")
+    except IsADirectoryError:
+        bad("FILE", shown(file), "an assembly source; it is a directory")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        bad("FILE", shown(file), f"an assembly source that can be read: {reason}")
+    if len(raw) > _LARGEST:
+        bad("FILE", shown(file), f"a source of at most {_LARGEST:#x} bytes")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise BadInput(
+            f"{shown(file)}:{line}: byte {raw[error.start]:#x} at offset {error.start:#x}: "
+            "expected UTF-8"
+        ) from None
+
+
+def header_options(
+    text: str, file: str, add_options: Callable[[argparse.ArgumentParser], None]
+) -> argparse.Namespace:
+    """Return what the file's own header lines say, by the options that `add_options` adds."""
+    parser = _HeaderParser(prog="pagewalk", add_help=False, allow_abbrev=False)
+    add_options(parser)
+    options = parser.parse_args([])
+    for line, words in enumerate(text.split("\n"), 1):
+        header = _HEADER.match(words.rstrip("\r"))
+        if header is None:
+            continue
+        try:
+            parser.parse_args(shlex.split(header[1]), options)
+        except (BadInput, ValueError) as error:
+            raise BadInput(f"{shown(file)}:{line}: {error}: `{shown(words.strip())}`") from None
+    return options
+
+
+@contextmanager
+def one_line(file: str) -> Iterator[None]:
+    """Turn what the assembler or the linker says against the source into a BadInput."""
+    from asm import AssemblyError
+
+    try:
+        yield
+    except AssemblyError as error:
+        place = f"{shown(file)}:{error.line}" if error.line else shown(file)
+        source = f": `{shown(error.source)}`" if error.source else ""
+        raise BadInput(f"{place}: {shown(error.message)}{source}") from None
+    except ValueError as error:
+        raise BadInput(f"{shown(file)}: {shown(str(error))}") from None
+
+
+def assemble_source(text: str, file: str, values: Mapping[str, int]) -> "Program":
+    """Assemble; BadInput with file, line and the source line for what cannot be."""
+    from asm import assemble
+
+    with one_line(file):
+        return assemble(text, name=shown(file), constants=values)
+
+
+def shown(text: str) -> str:
+    """Return text for one line of a terminal: nothing in it moves the cursor."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,54 @@
+"""README is true: its first output, its commands, its Python."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from support.cli import run_cli
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+
+
+def commands():
+    """The lines of the console blocks, as (words, the exit status that --expect promises)."""
+    lines = "".join(blocks("console")).splitlines()
+    return [shlex.split(line.removeprefix("$ pagewalk ")) for line in lines]
+
+
+def test_the_first_two_blocks_are_the_main_job_and_the_tests():
+    main_job, tests = blocks("sh")[:2]
+
+    assert main_job.rstrip().endswith("pagewalk run vmemmap-devdax")
+    assert "pytest" in tests
+
+
+def test_the_output_shown_is_the_output():
+    shown = blocks("text")[0].rstrip("\n").split("\n")
+
+    _, text, _ = run_cli("run", "vmemmap-devdax", parse=False)
+
+    printed = [line.rstrip() for line in text.split("\n")]
+    assert [line for line in shown if line.rstrip() not in [*printed, "…"]] == []
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_every_command_shown_runs(arguments, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+
+    status, output, errors = run_cli(*arguments, parse=False)
+
+    assert status == (0 if "--expect" in arguments or arguments[0] == "walk" else 1)
+    assert output
+    assert errors == ""
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_python_shown_runs(code, capsys):
+    exec(compile(code, "README.md", "exec"), {})
+
+    assert "__init_single_page+0x9/0x6d" in capsys.readouterr().out
