@@ -17,6 +17,7 @@ from typing import Any, Final
 import unicorn
 from unicorn import x86_const as x86
 from unicorn.unicorn_py3 import unicorn as binding
+from unicorn.unicorn_py3.arch.intel import HOOK_INSN_SYSCALL_CFUNC
 
 from emu.fault import EngineError
 from emu.memory import PhysMemory
@@ -36,22 +37,33 @@ DEVIATIONS: Final = {
     "alias-store": "a guest store through a second mapping of a page of code is not noticed, "
     "unless a write-protection hook covers the frame",
     "warm-count": "a step limit is ignored by code that was translated without one",
+    "late-hook": "code that was translated before a hook was added does not call it",
+    "stack-gp": "a stack access to an address that is not canonical is a #GP and not a #SS",
     "nxe-pke-tlb": "a change of EFER.NXE or CR4.PKE leaves the TLB as it was",
+    "int-6": "int 6 is reported like an invalid opcode, at its own address",
     "syscall-nop": "syscall and sysenter run as no-operations, even with EFER.SCE=0",
 }
 
 # Offsets into a saved context.
 _AT_GPRS: Final = 40
 _REGISTERS: Final = Struct("<17Q152xQ16xQ")  # in encoding order, RIP, FS base, GS base
+_GENERAL: Final = Struct("<17Q")
+_BASES: Final = Struct("<Q16xQ")
+_AT_BASES: Final = 328
+_PACKED: Final = Struct("<18Q144xQ16xQ")  # the same, with RFLAGS behind RIP
 _RAX_RIP: Final = Struct("<Q120xQ")
 _AT_EFLAGS: Final = 176  # without the arithmetic flags, which are kept elsewhere
 _AT_HFLAGS: Final = 216  # bits 1:0 are the CPL
+_SEGMENT_HFLAGS: Final = 0x8073  # CPL, CS and SS 32-bit, bases in use, CS 64-bit
+_FLAT_64_BIT: Final = 0x8030
 _SEGMENT: Final = Struct("<IIQII")  # selector, padding, base, limit, flags
 _AT_SEGMENTS: Final = 224  # ES CS SS DS FS GS
 _AT_CONTROL: Final = 464
-_CONTROL: Final = Struct("<5Q128xQ4704xI76xI")  # CR0..4, EFER, PKRU, error code
+_CONTROL: Final = Struct("<5Q128xQ4704xI76xII")  # CR0..4, EFER, PKRU, error code, software
 _AT_PKRU: Final = 5344
+_AT_NEXT_RIP: Final = 5432
 _AT_OLD_EXCEPTION: Final = 5536
+_AT_COUNTED: Final = 1368  # into the engine itself: steps of a counted run
 _U32: Final = Struct("<I")
 _I32: Final = Struct("<i")
 _U64: Final = Struct("<Q")
@@ -71,6 +83,11 @@ _REGISTER: Final = {
     for name in (*Registers._fields, "cr0", "cr2", "cr3", "cr4")
 }
 _RFLAGS: Final = _REGISTER["rflags"]
+_uclib: Final = binding.uclib
+_emu_start: Final = _uclib.uc_emu_start  # bound once: these four make up a fault
+_context_save: Final = _uclib.uc_context_save
+_context_restore: Final = _uclib.uc_context_restore
+_reg_read: Final = _uclib.uc_reg_read
 _MSR_EFER: Final = 0xC000_0080
 _TRANSLATION_BUFFER: Final = 32 << 20  # virtual; touched as needed
 
@@ -87,39 +104,56 @@ class Engine:
         self._uc = uc
         self._memory = memory  # outlives the engine, which reads it
         uc.ctl_set_tcg_buffer_size(_TRANSLATION_BUFFER)
-        for start, end in memory.pieces:
-            at = memory.host_address + start
-            uc.mem_map_ptr(start, end - start, unicorn.UC_PROT_ALL, at)
+        for piece in memory.pieces:
+            at = memory.host_address + piece.start
+            uc.mem_map_ptr(piece.start, piece.end - piece.start, unicorn.UC_PROT_ALL, at)
         uc.ctl_exits_enabled(True)  # deviation "until": no end address, ever
         uc.ctl_set_exits([])
 
         self._uch: Final = uc._uch
         self._context = uc.context_save()
         self._blob_handle: Final = self._context.context
-        address = ctypes.cast(self._blob_handle, ctypes.c_void_p).value
-        assert address is not None
-        buffer = (ctypes.c_char * self._context.size).from_address(address)
-        self._blob: Final = memoryview(buffer).cast("B")
+        self._blob: Final = _view(self._context)
+        self._packed: Final = self._blob[_AT_GPRS : _AT_GPRS + _PACKED.size]
+        self._old_exception: Final = ctypes.c_int32.from_address(
+            self._blob_handle.value + _AT_OLD_EXCEPTION
+        )
+        self._counted: Final = ctypes.c_uint64.from_address(uc._uch.value + _AT_COUNTED)
         self._u64: Final = ctypes.c_uint64()
         self._u64_ref: Final = ctypes.byref(self._u64)
 
         self.event: Final = [NO_VECTOR]  # the exception that ended the last run, or SYSCALL
-        self._hooks: list[Any] = []
+        self._hooks: dict[int, Any] = {}  # the engine keeps only their addresses
         self._hook_interrupts()
-        for first, end in code:  # deviation "alias-store"
+        for start, end in code:  # deviation "alias-store"
+            if not 0 <= start < end:
+                raise ValueError(f"code {start:#x}-{end:#x}: expected (start, end) in RAM")
             self._hook(
                 unicorn.UC_HOOK_MEM_WRITE_PROT,
                 binding.HOOK_MEM_INVALID_CFUNC(_never),
-                first,
+                start,
                 end - 1,
             )
 
     # -- running
 
     def start(self, rip: int, count: int = 0) -> int:
-        """Run from `rip` and return the engine's error number."""
+        """Run from `rip`, take a picture, and return the engine's error number."""
         self.event[0] = NO_VECTOR
-        return _uclib.uc_emu_start(self._uch, rip, 0, 0, count)  # type: ignore[no-any-return]
+        error: int = _emu_start(self._uch, rip, 0, 0, count)
+        _context_save(self._uch, self._blob_handle)
+        return error
+
+    def close(self) -> None:
+        """Never run again: the memory is about to go."""
+        self.start = _closed  # type: ignore[method-assign]
+
+    def counted(self) -> int:
+        """How many instructions the last run began, if it was counted.
+
+        One more than it was allowed if that is what ended it: the last one was not executed.
+        """
+        return self._counted.value
 
     def stop(self) -> None:
         """End the current run, from any thread."""
@@ -127,16 +161,16 @@ class Engine:
 
     def save(self) -> None:
         """Take a picture of the CPU; what follows reads it."""
-        _uclib.uc_context_save(self._uch, self._blob_handle)
+        _context_save(self._uch, self._blob_handle)
 
     def restore(self) -> None:
         """Make the picture the CPU's state. Keeps the TLB: flush it if CR3 differs."""
-        _uclib.uc_context_restore(self._uch, self._blob_handle)
+        _context_restore(self._uch, self._blob_handle)
 
     def forget_exception(self) -> None:
         """Clear the engine's memory of the last exception (deviation "old-exception")."""
-        self._blob[_AT_OLD_EXCEPTION : _AT_OLD_EXCEPTION + 4] = _NONE
-        _uclib.uc_context_restore(self._uch, self._blob_handle)
+        self._old_exception.value = -1
+        _context_restore(self._uch, self._blob_handle)
 
     # -- the picture
 
@@ -150,17 +184,28 @@ class Engine:
 
     def registers(self) -> Registers:
         """All of them; the flags come from the CPU itself, not from the picture."""
-        found = _REGISTERS.unpack_from(self._blob, _AT_GPRS)
-        _uclib.uc_reg_read(self._uch, _RFLAGS, self._u64_ref)
-        return Registers._make((*found[:17], self._u64.value, *found[17:]))
+        _reg_read(self._uch, _RFLAGS, self._u64_ref)
+        general = _GENERAL.unpack_from(self._blob, _AT_GPRS)
+        bases = _BASES.unpack_from(self._blob, _AT_BASES)
+        return tuple.__new__(Registers, (*general, self._u64.value, *bases))
+
+    def packed(self) -> bytes:
+        """Take a picture, and return its registers packed: for `unpack_registers`, later."""
+        _context_save(self._uch, self._blob_handle)
+        return self._packed.tobytes()
 
     def control(self) -> tuple[int, ...]:
-        """CR0, CR1 (unused), CR2, CR3, CR4, EFER, PKRU, and the last exception's error code."""
+        """CR0, CR1 (unused), CR2, CR3, CR4, EFER, PKRU; of the last exception its error code, and
+        1 if software raised it (`int n`)."""
         return _CONTROL.unpack_from(self._blob, _AT_CONTROL)
+
+    def next_rip(self) -> int:
+        """Where the `int n` that raised the last exception ends."""
+        return int(_U64.unpack_from(self._blob, _AT_NEXT_RIP)[0])
 
     def old_exception(self) -> int:
         """The engine's memory of the last exception, -1 for none."""
-        return int(_I32.unpack_from(self._blob, _AT_OLD_EXCEPTION)[0])
+        return self._old_exception.value
 
     def cpl(self) -> int:
         """The current privilege level. Not the CS selector's RPL: the engine keeps it apart."""
@@ -186,14 +231,15 @@ class Engine:
                 _AT_SEGMENTS + 24 * i,
                 *(selector, 0, 0, 0xFFFF_FFFF, flags | cpl << 13),
             )
-        self._blob[_AT_HFLAGS] = self._blob[_AT_HFLAGS] & ~3 | cpl
+        (hflags,) = _U32.unpack_from(self._blob, _AT_HFLAGS)
+        _U32.pack_into(self._blob, _AT_HFLAGS, hflags & ~_SEGMENT_HFLAGS | _FLAT_64_BIT | cpl)
         self.restore()
 
     # -- single registers
 
     def read(self, name: str) -> int:
         """Return one register by its SDM name."""
-        _uclib.uc_reg_read(self._uch, _REGISTER[name], self._u64_ref)
+        _reg_read(self._uch, _REGISTER[name], self._u64_ref)
         return self._u64.value
 
     def write(self, name: str, value: int) -> None:
@@ -228,10 +274,25 @@ class Engine:
         self._uc.ctl_set_exits(addresses)
         self._uc.ctl_flush_tb()
 
+    def stop_counting(self) -> None:
+        """Let the engine remove the hook of a counted run now, and keep the CPU as it is.
+
+        It would do so at the next start without a count, and walk the addresses that the hook
+        saw: what faults there changes CR2 and is remembered as the last exception. The start here
+        ends before its first instruction.
+        """
+        self.save()
+        here = self.rip()
+        self.set_exits([here])
+        _emu_start(self._uch, here, 0, 0, 0)
+        self.set_exits([])
+        self.restore()
+
     # -- hooks
 
     def hook_code(self, callback: Callable[[Any, int, int, Any], None]) -> int:
         """Call back before each instruction: (engine, rip, size, None)."""
+        self.flush_code()  # deviation "late-hook"
         return self._hook(unicorn.UC_HOOK_CODE, binding.HOOK_CODE_CFUNC(callback))
 
     def hook_accesses(self, callback: Callable[[Any, int, int, int, int, Any], None]) -> int:
@@ -239,22 +300,35 @@ class Engine:
 
         A load calls back when it is done, a store as it is made; see `is_store`.
         """
+        self.flush_code()  # deviation "late-hook"
         kinds = unicorn.UC_HOOK_MEM_READ_AFTER | unicorn.UC_HOOK_MEM_WRITE
         return self._hook(kinds, binding.HOOK_MEM_ACCESS_CFUNC(callback))
 
     def unhook(self, handle: int) -> None:
         """Remove a hook, and the code that was translated for it."""
+        self.save()
         _uclib.uc_hook_del(self._uch, handle)
+        self.restore()  # removing it walks the addresses that it saw, and may fault
         self.flush_code()
+        del self._hooks[handle]
 
-    def _hook(self, kind: int, function: Any, first: int = 1, last: int = 0) -> int:
+    def _hook(
+        self, kind: int, function: Any, first: int = 1, last: int = 0, *instruction: int
+    ) -> int:
         handle = binding.uc_hook_h()
         status = _uclib.uc_hook_add(
-            self._uch, ctypes.byref(handle), kind, function, None, first, last
+            self._uch,
+            ctypes.byref(handle),
+            kind,
+            function,
+            None,
+            first,
+            last,
+            *map(ctypes.c_int, instruction),
         )
         if status != OK:
             raise EngineError(f"uc_hook_add({kind:#x}) failed: {unicorn.UcError(status)}")
-        self._hooks.append(function)  # the engine keeps only the address
+        self._hooks[int(handle.value)] = function
         return int(handle.value)
 
     def _hook_interrupts(self) -> None:
@@ -264,14 +338,19 @@ class Engine:
             event[0] = vector
             stop(engine)
 
-        def on_syscall(uc: Any, _: Any) -> None:
+        def on_syscall(engine: Any, _: Any) -> None:
             event[0] = SYSCALL
-            uc.emu_stop()
+            stop(engine)
 
         self._hook(unicorn.UC_HOOK_INTR, binding.HOOK_INTR_CFUNC(on_interrupt))
         for instruction in (x86.UC_X86_INS_SYSCALL, x86.UC_X86_INS_SYSENTER):
             # deviation "syscall-nop"
-            self._uc.hook_add(unicorn.UC_HOOK_INSN, on_syscall, None, 1, 0, instruction)
+            self._hook(unicorn.UC_HOOK_INSN, HOOK_INSN_SYSCALL_CFUNC(on_syscall), 1, 0, instruction)
+
+
+def unpack_registers(packed: bytes) -> Registers:
+    """Return the registers that `Engine.packed` packed; RFLAGS is without the arithmetic flags."""
+    return Registers._make(_PACKED.unpack(packed))
 
 
 def is_store(kind: int) -> bool:
@@ -285,11 +364,22 @@ def version() -> tuple[int, int, int]:
     return combined >> 24 & 255, combined >> 16 & 255, combined >> 8 & 255
 
 
-_uclib: Final = binding.uclib
+def _view(context: Any) -> memoryview:
+    """Return the bytes of a saved context, in place."""
+    return memoryview(_array(context.size).from_address(context.context.value)).cast("B")
+
+
+@cache
+def _array(size: int) -> Any:
+    return ctypes.c_char * size  # a type: creating one for each engine would need the gc
 
 
 def _never(*_: Any) -> bool:
     return False
+
+
+def _closed(rip: int, count: int = 0) -> int:
+    raise EngineError(f"cannot run from {rip:#x}: the machine is closed")
 
 
 @cache
@@ -326,13 +416,12 @@ def layout_mismatches() -> list[str]:
     uc.ctl_exits_enabled(True)
     uc.ctl_set_exits([])
     uc.hook_add(unicorn.UC_HOOK_INTR, lambda uc, *_: uc.emu_stop())
-    uc.emu_start(0x1000, 0)
+    uc.emu_start(0x1000, 0, count=9)
+    counted = ctypes.c_uint64.from_address(uc._uch.value + _AT_COUNTED).value
     context = uc.context_save()
-    address = ctypes.cast(context.context, ctypes.c_void_p).value
-    assert address is not None
     if context.size < _AT_OLD_EXCEPTION + 4:
         return ["everything"]
-    blob = bytes((ctypes.c_char * context.size).from_address(address))
+    blob = bytes(_view(context))
 
     control = _CONTROL.unpack_from(blob, _AT_CONTROL)
     expected = {
@@ -345,7 +434,11 @@ def layout_mismatches() -> list[str]:
         "CPL": (blob[_AT_HFLAGS] & 3, 0),
         "the FS base": (_U64.unpack_from(blob, _AT_SEGMENTS + 4 * 24 + 8)[0], 0x3333),
         "the GS base": (_U64.unpack_from(blob, _AT_SEGMENTS + 5 * 24 + 8)[0], 0x4444),
-        "the control registers": (control, (0x8000_0033, 0, 0x40_0000, 0x5000, 0x20, 0xD01, 0, 2)),
+        "the control registers": (
+            control,
+            (0x8000_0033, 0, 0x40_0000, 0x5000, 0x20, 0xD01, 0, 2, 0),
+        ),
+        "the count of instructions": (counted, 1),
         "the last exception": (_I32.unpack_from(blob, _AT_OLD_EXCEPTION)[0], 14),
     }
     return [what for what, (found, wanted) in expected.items() if found != wanted]

@@ -15,16 +15,14 @@ What invalidates what, the one rule for changes that Python makes to RAM:
   told hold code; Python's are not.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from time import sleep
+from typing import Final, NamedTuple
 
-from emu import _unicorn
-from emu._unicorn import Engine
+from emu._unicorn import INVALID_INSTRUCTION, NO_VECTOR, OK, OUTSIDE_RAM, SYSCALL, Engine
 from emu.fault import (
-    PF_W,
     EngineError,
     Halted,
-    NotMapped,
     OutsideRam,
     PageFault,
     Returned,
@@ -33,20 +31,27 @@ from emu.fault import (
     Trap,
 )
 from emu.memory import PhysMemory
-from emu.paging import CR0_PG, EFER_LMA, EFER_LME, EFER_SCE, Paging, VirtAddr
-from emu.predict import Context, Expected, Predictor, context, page_border
+from emu.paging import CR0_PG, EFER_LMA, EFER_LME, EFER_SCE, MAXPHYADDR, U64, Paging, VirtAddr
+from emu.predict import Context, Predictor, context, page_border
 from emu.registers import Registers
-from emu.virtual import read_virtual
 
-HLT: Final = b"\xf4"
 _HAS_ERROR_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
 _KNOWN_PAGINGS: Final = 256
+_ASK_AGAIN: Final = 10
+_CR3_BITS: Final = (1 << MAXPHYADDR) - 1
 _UD: Final = 6
+_SS: Final = 12
 _GP: Final = 13
 _PF: Final = 14
 # Linux's selectors; any non-null ones would do.
 _KERNEL_CS, _KERNEL_SS = 0x10, 0x18
 _USER_CS, _USER_SS = 0x33, 0x2B
+
+
+class _RunOn(NamedTuple):
+    """Not the end of a run: go on from RIP, at first no further than `until`."""
+
+    until: VirtAddr | None
 
 
 class Cpu:
@@ -62,6 +67,7 @@ class Cpu:
         self._memory: Final = memory
         self._predictor: Final = Predictor(memory)
         self._event: Final = self._engine.event
+        self.on_stop: Callable[[Stop], None] | None = None  # for `trace`: told how each run ends
         self._stopping = False
         self._counted = False
         self._known: dict[tuple[int, ...], Paging] = {}
@@ -90,6 +96,8 @@ class Cpu:
 
     @cr3.setter
     def cr3(self, value: int) -> None:
+        if value & ~_CR3_BITS:
+            raise ValueError(f"cr3 {value:#x}: expected a physical address below {MAXPHYADDR} bits")
         self._engine.write("cr3", value)
 
     @property
@@ -122,6 +130,8 @@ class Cpu:
     def write(self, **registers: int) -> None:
         """Set registers by their SDM names, lower case; ValueError for a name that is none."""
         for name, value in registers.items():
+            if not -1 << 63 <= value <= U64:
+                raise ValueError(f"{name}={value:#x} does not fit into 64 bits")
             try:
                 self._engine.write(name, value)
             except KeyError:
@@ -144,36 +154,66 @@ class Cpu:
         Registers are set by name first.
         """
         engine, event = self._engine, self._event
+        if rip >> 64:
+            raise ValueError(f"rip {rip:#x} is not a 64-bit address")
         if registers:
             self.write(**registers)
+        left = 0  # no limit
         if step_limit is not None or self._counted:
-            engine.flush_code()  # deviation "warm-count"
-            self._counted = step_limit is not None
+            left = self._count(step_limit)
+        until: VirtAddr | None = None
         while not self._stopping:
-            error = engine.start(rip, step_limit or 0)
-            engine.save()
+            error = engine.start(rip, left)
+            if until is not None:
+                engine.set_exits([])
             vector = event[0]
+            stop: Stop | _RunOn
             if vector == _PF:
-                stop = self._page_fault()
-            elif vector != _unicorn.NO_VECTOR:
+                stop = self._page_fault(left)
+            elif vector != NO_VECTOR:
                 stop = self._trap(vector, returns_to)
-            elif error == _unicorn.OK:
-                return self._ended(returns_to, step_limit)
-            elif error == _unicorn.INVALID_INSTRUCTION:
-                return Trap(_UD, None, VirtAddr(engine.rip()), engine.registers())
-            elif error in _unicorn.OUTSIDE_RAM:
-                return self._outside_ram()
+            elif error == OK:
+                if left and engine.counted() > left:
+                    return self._tell(StepLimit(VirtAddr(engine.rip()), step_limit))
+                rax, rip = engine.rax_rip()
+                if self._stopping:
+                    break
+                if rip == until:
+                    stop = _RunOn(None)
+                elif rip - 1 == returns_to:
+                    stop = Returned(rax)
+                else:
+                    stop = Halted(VirtAddr(rip - 1))
+            elif error == INVALID_INSTRUCTION:
+                stop = self._invalid_opcode()
+            elif error in OUTSIDE_RAM:
+                stop = self._outside_ram(left)
             else:
                 raise EngineError(f"unicorn error {error} at rip {engine.rip():#x}")
-            if stop is not None:
-                return stop
-            rip = engine.rip()
-        return self._stopped(rip)
+            if not isinstance(stop, _RunOn):
+                return stop if self.on_stop is None else self._tell(stop)
+            rip, until = engine.rip(), stop.until
+            if left:
+                left -= engine.counted()
+                if left == 0:
+                    return self._tell(StepLimit(VirtAddr(rip), step_limit))
+            if until is not None:
+                engine.set_exits([until])
+        self._stopping = False
+        return self._tell(StepLimit(VirtAddr(rip), None))
 
     def stop(self) -> None:
         """End the current run, from any thread; without one, the next run ends at once."""
         self._stopping = True
-        self._engine.stop()
+        for _ in range(_ASK_AGAIN):  # an engine that is just being entered does not hear
+            self._engine.stop()
+            if not self._stopping:
+                return
+            sleep(0.001)
+
+    def close(self) -> None:
+        """Never run again. The machine's close() calls it, before the memory goes."""
+        self._engine.close()
 
     def invalidate_tlb(self) -> None:
         """Forget every cached translation (see the module for when that is needed)."""
@@ -184,31 +224,35 @@ class Cpu:
         self._engine.flush_code()
 
     @property
+    def memory(self) -> PhysMemory:
+        """The RAM that it executes from."""
+        return self._memory
+
+    @property
     def engine(self) -> Engine:
         """The engine, for `trace`; everybody else has no business with it."""
         return self._engine
 
     # -- what stopped it
 
-    def _ended(self, returns_to: int | None, step_limit: int | None) -> Stop:
-        """A run that no exception ended: `hlt`, the step limit, or stop()."""
-        rax, rip = self._engine.rax_rip()
-        if self._stopping:
-            return self._stopped(rip)
-        at = rip - 1
-        if at == returns_to:
-            return Returned(rax)
-        # Only a step limit can end a run behind something else than a hlt.
-        if step_limit is None or self._byte(at) == HLT:
-            return Halted(VirtAddr(at))
-        return StepLimit(VirtAddr(rip), step_limit)
+    def _tell(self, stop: Stop) -> Stop:
+        if self.on_stop is not None:
+            self.on_stop(stop)
+        return stop
 
-    def _stopped(self, rip: int) -> StepLimit:
-        self._stopping = False
-        return StepLimit(VirtAddr(rip), None)
+    def _count(self, steps: int | None) -> int:
+        """Have the engine count or not, and return after how many steps to stop (0: never)."""
+        if steps is not None and not 1 <= steps <= U64:
+            raise ValueError(f"step limit {steps}: expected at least 1")
+        if steps is None:
+            self._engine.stop_counting()
+        elif not self._counted:
+            self._engine.flush_code()  # deviation "warm-count"
+        self._counted = steps is not None
+        return steps or 0
 
     def _trap(self, vector: int, returns_to: int | None) -> Stop:
-        if vector == _unicorn.SYSCALL:
+        if vector == SYSCALL:
             return self._syscall()
         engine = self._engine
         engine.forget_exception()
@@ -216,8 +260,26 @@ class Cpu:
         rip = VirtAddr(registers.rip)
         if vector == _GP and rip == returns_to and engine.cpl() == 3:
             return Returned(registers.rax)  # the hlt there is privileged
-        code = self._control()[2] if vector in _HAS_ERROR_CODE else None
-        return Trap(vector, code, rip, registers)
+        _, _, code, software = self._control()
+        if vector == _GP and code == 0 and not software and self._by_stack(registers):
+            vector = _SS
+        has_code = vector in _HAS_ERROR_CODE and not software
+        return Trap(vector, code if has_code else None, rip, registers)
+
+    def _by_stack(self, registers: Registers) -> bool:
+        """Tell whether a stack access to no canonical address came first (deviation "stack-gp")."""
+        who = context(self._control()[0], self._engine.cpl(), registers.rflags)
+        stops = self._predictor.stops(who, registers)
+        return bool(stops) and stops[0].kind == "non-canonical" and stops[0].stack
+
+    def _invalid_opcode(self) -> Trap:
+        """#UD, or `int 6`, which leaves RIP behind itself (deviation "int-6")."""
+        engine = self._engine
+        if self._control()[3]:
+            engine.write("rip", engine.next_rip())
+            engine.save()
+        registers = engine.registers()
+        return Trap(_UD, None, VirtAddr(registers.rip), registers)
 
     def _syscall(self) -> Stop:
         """Without EFER.SCE a syscall is an invalid opcode (deviation "syscall-nop")."""
@@ -228,86 +290,64 @@ class Cpu:
         engine.write("rip", rip)
         return Trap(_UD, None, VirtAddr(rip), engine.registers()._replace(rip=rip))
 
-    def _page_fault(self) -> Stop | None:
-        """Check the engine's page fault against the tables; None to run on (early fetch)."""
+    def _page_fault(self, left: int) -> "Stop | _RunOn":
+        """Check the engine's page fault against the tables."""
         engine, predictor = self._engine, self._predictor
-        paging, cr2, code = self._control()
+        paging, cr2, code, software = self._control()
+        if software:
+            return self._trap(_PF, None)
         cpl = engine.cpl()
         engine.forget_exception()
         registers = engine.registers()
         rip = VirtAddr(registers.rip)
 
         who = context(paging, cpl, registers.rflags)
-        for stop in self._expected(who, registers):
-            if stop.address != cr2:
-                continue
-            if stop.kind == "outside-ram":  # deviation "table-outside-ram"
-                return OutsideRam(stop.pa, rip, stop.what, stop.walk)
-            # deviation "rmw-reports-read"
-            if stop.error_code == code or (stop.rmw and stop.error_code == code | PF_W):
-                return PageFault(
-                    VirtAddr(cr2),
-                    stop.error_code,
-                    rip,
-                    stop.walk,
-                    cpl,
-                    paging.cr3,
-                    stop.reason,
-                    registers,
-                )
-        border = page_border(rip)
-        if cr2 == border:
-            last = predictor.straddler(who, rip, border)
-            if last is not None and last != rip:
-                self._run_to(rip, last)
-                return None
-        raise EngineError(
-            f"the CPU reports #PF at {cr2:#x} with error code {code:#x}, rip {rip:#x}; the "
-            f"tables say {list(self._expected(who, registers)) or 'that nothing faults'}"
+        stop = predictor.explain(who, registers, cr2, code)
+        if stop is None:
+            return self._early_fetch(who, rip, VirtAddr(cr2))
+        if left and stop.access == "fetch" and engine.counted() == left:
+            return _RunOn(None)  # the limit ends the run before this fetch
+        if stop.kind == "outside-ram":  # deviation "table-outside-ram"
+            return OutsideRam(stop.pa, rip, stop.what, stop.walk)
+        return PageFault(
+            stop.address, stop.error_code, rip, stop.walk, cpl, paging.cr3, stop.reason, registers
         )
 
-    def _expected(self, who: Context, registers: Registers) -> Iterable[Expected]:
-        """Say what stops the instruction at RIP, read from the tables alone."""
-        fetched = self._predictor.instruction(who, VirtAddr(registers.rip))
-        if isinstance(fetched, Expected):
-            return (fetched,)
-        return self._predictor.stops(who, fetched, registers)
-
-    def _run_to(self, rip: VirtAddr, last: VirtAddr) -> None:
-        """Run the instructions that the CPU runs before `last` (deviation "early-fetch").
-
-        Leaves the CPU at `last`, or at what stopped it earlier: either way the next start meets
-        the event that the CPU meets.
-        """
-        engine = self._engine
-        engine.set_exits([last])
-        engine.start(rip)
-        engine.save()
-        engine.forget_exception()
-        engine.set_exits([])
-
-    def _outside_ram(self) -> OutsideRam:
+    def _outside_ram(self, left: int) -> "OutsideRam | _RunOn":
+        """Find the access that led out of RAM; the engine does not say by which address."""
         engine = self._engine
         registers = engine.registers()
-        paging = self._control()[0]
-        who = context(paging, engine.cpl(), registers.rflags)
-        for stop in self._expected(who, registers):
+        rip = VirtAddr(registers.rip)
+        who = context(self._control()[0], engine.cpl(), registers.rflags)
+        for stop in self._predictor.stops(who, registers):
             if stop.kind == "outside-ram":
-                return OutsideRam(stop.pa, VirtAddr(registers.rip), stop.what, stop.walk)
-        raise EngineError(
-            f"the CPU left RAM at rip {registers.rip:#x}; the tables say that nothing does"
-        )
+                if left and stop.access == "fetch" and engine.counted() == left:
+                    return _RunOn(None)
+                return OutsideRam(stop.pa, rip, stop.what, stop.walk)
+        return self._early_fetch(who, rip, None)
 
-    def _byte(self, va: int) -> bytes:
-        try:
-            return read_virtual(self._memory, self._control()[0], VirtAddr(va), 1)
-        except NotMapped:
-            return b""
+    def _early_fetch(self, who: Context, rip: VirtAddr, cr2: VirtAddr | None) -> "_RunOn":
+        """Run on to the instruction whose fetch faults (deviation "early-fetch").
+
+        Either the CPU comes to it, or something else stops it earlier: what the CPU meets.
+        """
+        border = page_border(rip)
+        if cr2 in (border, None):
+            until = self._predictor.straddler(who, rip)
+            if until not in (rip, None):
+                return _RunOn(until)
+        reported = "an access outside RAM" if cr2 is None else f"#PF at {cr2:#x}"
+        raise EngineError(
+            f"the CPU reports {reported}, error code {self._control()[2]:#x}, rip {rip:#x}; the "
+            f"tables say {self._predictor.stops(who, self._engine.registers()) or 'no fault'}"
+        )
 
     # -- control registers
 
     def _load(self, paging: Paging) -> None:
         """Write CR4, EFER, CR3, CR0 in the order in which hardware lets paging be turned on."""
+        if paging.maxphyaddr != MAXPHYADDR:
+            raise ValueError(f"MAXPHYADDR {paging.maxphyaddr}: the engine has {MAXPHYADDR}")
         engine = self._engine
         engine.write("cr4", paging.cr4)
         engine.write_efer(paging.efer | EFER_LME | EFER_LMA)
@@ -317,13 +357,14 @@ class Cpu:
         engine.flush_tlb()
         self._paging = paging
 
-    def _control(self) -> tuple[Paging, int, int]:
-        """The control registers, CR2, and the last error code, from the picture."""
-        cr0, _, cr2, cr3, cr4, efer, pkru, error_code = self._engine.control()
+    def _control(self) -> tuple[Paging, int, int, int]:
+        """From the picture: the control registers, CR2, and the last exception's error code and
+        whether software raised it (`int n`)."""
+        cr0, _, cr2, cr3, cr4, efer, pkru, error_code, software = self._engine.control()
         key = (cr0, cr3, cr4, efer, pkru)
         paging = self._known.get(key)
         if paging is None:
             if len(self._known) >= _KNOWN_PAGINGS:
                 self._known.clear()
             paging = self._known[key] = Paging(*key, self._paging.maxphyaddr)
-        return paging, cr2, error_code
+        return paging, cr2, error_code, software

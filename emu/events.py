@@ -74,20 +74,20 @@ class Operands:
     """The memory operands of one instruction, used up by the accesses that the CPU reports."""
 
     def __init__(self, executed: Executed, packed: bytes) -> None:
-        self._left: list[tuple[MemoryAccess, bool, list[int]]] = [
-            (access, is_write, [access.size])
+        # va, size, bytes that may still be read, bytes that may still be written
+        self._left = [
+            [access.va, access.size, access.size * access.reads, access.size * access.writes]
             for access in accesses(executed, packed)
-            for is_write in (False, True)
-            if (access.writes if is_write else access.reads)
         ]
 
     def take(self, is_write: bool, pa: int, size: int) -> VirtAddr | None:
         """Return the linear address of an access at `pa`: the operands come in their order."""
-        for access, writes, left in self._left:
-            offset = (pa - access.va) & _OFFSET
-            if writes == is_write and left[0] > 0 and offset < access.size:
-                left[0] -= size
-                return VirtAddr((access.va + offset) & U64)
+        which = 3 if is_write else 2
+        for operand in self._left:
+            offset = (pa - operand[0]) & _OFFSET
+            if operand[which] > 0 and offset < operand[1]:
+                operand[which] -= size
+                return VirtAddr((operand[0] + offset) & U64)
         return None
 
 
@@ -96,7 +96,7 @@ def accesses(executed: Executed, packed: bytes) -> tuple[MemoryAccess, ...]:
     instruction = decode(executed.code)
     if instruction is None:
         return ()
-    return instruction.accesses(unpack_registers(packed)._replace(rip=executed.rip))
+    return instruction.accesses(unpack_registers(packed))
 
 
 @lru_cache(maxsize=4096)
@@ -119,6 +119,7 @@ def first_instruction(code: bytes) -> bytes:
 
 
 def is_access(record: Record) -> bool:
+    """Tell an access from an instruction or an event."""
     return type(record) is tuple and len(record) == 4
 
 

@@ -4,11 +4,13 @@ Knows addresses, sizes, directions and order. Refuses to know page tables, privi
 that the CPU reports, so that what is said here can be held against the CPU. SDM vocabulary;
 source: Intel SDM volume 2, the instructions' own pages. Capstone decodes; of its operands only
 the registers and the sizes are believed (and these not always: `_SIZE`). Which operand is read
-or written is decided by the tables below, because capstone is wrong for a third of the stores.
+or written is decided by the tables below, because capstone is wrong for many stores: setcc, ror,
+movups, fst, cmpxchg.
 
 What the bytes and the registers do not tell is left out, or taken as the most it can be:
 
 - Descriptors (GDT, LDT) and the TSS, wherever a selector or a port is used: `Instruction.implicit`.
+- The frame of the exception or interrupt that an instruction raises, `int` included.
 - The outer stack words of a far return to another ring; gathers and scatters, which go where a
   vector register says.
 - Masked stores (`maskmovdqu`, `vpmaskmov`) count as storing every byte, an XSAVE area as its
@@ -193,7 +195,10 @@ _SIZE: Final = {
     },
     **dict.fromkeys(("comisd", "ucomisd", "vcomisd", "vucomisd"), _Sizes(8, 8, 8)),
     **dict.fromkeys(("push", "pop"), _Sizes(2, 8, 8)),
+    **dict.fromkeys(("bsf", "bsr", "movbe"), _Sizes(2, 4, 8)),
+    "movnti": _Sizes(4, 4, 8),
 }
+"""Push, pop and those below them are here because capstone lets 0x66 outrank REX.W."""
 
 # ------------------------------------------------------------------ the stack
 
@@ -253,8 +258,10 @@ _BLOCK_ENDS: Final = frozenset(
 _BLOCK_ENDS_BY_NAME: Final = frozenset(("hlt", "ud0", "ud1", "ud2", "loop", "loope", "loopne"))
 
 _LEGACY: Final = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
-_RAX, _RCX, _RDX, _RBX, _RSP, _RBP, _RSI, _RDI = range(8)
-_RIP, _FS_BASE, _GS_BASE = (Registers._fields.index(n) for n in ("rip", "fs_base", "gs_base"))
+_RBX, _RSP, _RBP, _RDI, _RIP, _FS_BASE, _GS_BASE = (
+    Registers._fields.index(name)
+    for name in ("rbx", "rsp", "rbp", "rdi", "rip", "fs_base", "gs_base")
+)
 
 _REGISTER: Final = {
     getattr(x86, f"X86_REG_{name.upper()}"): number

@@ -51,6 +51,8 @@ class Machine:
 
     def close(self) -> None:
         """Free the CPUs, then the memory under them. The machine is of no use afterwards."""
+        for cpu in self._cpus:
+            cpu.close()
         self._cpus = ()
         self.memory.close()
 

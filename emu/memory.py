@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from emu.fault import EmuError, OutOfFrames
-from emu.paging import FRAME_SIZE, MAXPHYADDR, PhysAddr
+from emu.paging import FRAME_SIZE, MAXPHYADDR, U64, PhysAddr
 
 _NORESERVE: Final = 0x4000  # MAP_NORESERVE: absent from the mmap module before Python 3.13
 MAX_PIECES: Final = 64  # the engine's cost of mapping grows with their square
@@ -70,6 +70,8 @@ class PhysMemory:
 
     def read_u64(self, pa: PhysAddr) -> int | None:
         """Return the aligned 8 bytes at `pa`, or None where there is no RAM."""
+        if pa & 7:
+            raise ValueError(f"pa {pa:#x} is not 8-byte aligned")
         for start, end in self.pieces:
             if start <= pa < end:
                 return self._words[pa >> 3]
@@ -79,6 +81,8 @@ class PhysMemory:
         """Store 8 bytes at an 8-byte aligned `pa`; NoRam where there is no RAM."""
         if pa & 7:
             raise ValueError(f"pa {pa:#x} is not 8-byte aligned")
+        if not 0 <= value <= U64:
+            raise ValueError(f"{value:#x} for pa {pa:#x} is not a 64-bit value")
         for start, end in self.pieces:
             if start <= pa < end:
                 self._words[pa >> 3] = value
@@ -101,9 +105,12 @@ class PhysMemory:
 
     def zero(self, pa: PhysAddr, size: int) -> None:
         """Store `size` zero bytes."""
-        self.write(pa, bytes(size))
+        self._require(pa, size)
+        self._bytes[pa : pa + size] = bytes(size)
 
     def _require(self, pa: int, size: int) -> None:
+        if size < 0:
+            raise ValueError(f"size {size:#x}: expected 0 or more")
         if not self.holds(pa, size):
             ram = ", ".join(map(repr, self.pieces))
             raise NoRam(f"pa {pa:#x} (+{size:#x}) is outside RAM: expected an address in {ram}")
@@ -115,12 +122,13 @@ class Frames:
     def __init__(self, memory: PhysMemory, floor: int, ceiling: int) -> None:
         if floor & (FRAME_SIZE - 1) or ceiling & (FRAME_SIZE - 1):
             raise ValueError(f"frames {floor:#x}-{ceiling:#x} are not 4 KiB aligned")
-        if not memory.holds(floor, ceiling - floor):
+        if floor > ceiling or not memory.holds(floor, ceiling - floor):
             raise NoRam(f"frames {floor:#x}-{ceiling:#x} are not all RAM")
         self._memory = memory
         self.floor = floor
         self._top = ceiling
-        self._freed: list[PhysAddr] = []
+        self._ceiling = ceiling
+        self._freed: dict[PhysAddr, None] = {}  # in the order in which they came back
 
     @property
     def nr_free(self) -> int:
@@ -129,23 +137,27 @@ class Frames:
 
     def allocate(self) -> PhysAddr:
         """Return a zeroed frame; OutOfFrames when none is left."""
-        pa = self._freed.pop() if self._freed else self.allocate_block(FRAME_SIZE)
+        pa = self._freed.popitem()[0] if self._freed else self.allocate_block(FRAME_SIZE)
         words = self._memory.words
         words[pa >> 3 : (pa + FRAME_SIZE) >> 3] = _ZERO_FRAME
         return pa
 
     def allocate_block(self, size: int) -> PhysAddr:
         """Return `size` bytes of frames, aligned to `size` (a power of two), contents as found."""
+        if size < FRAME_SIZE or size & (size - 1):
+            raise ValueError(f"size {size:#x}: expected a power of two from {FRAME_SIZE:#x} on")
         pa = (self._top - size) & -size
         if pa < self.floor:
             raise OutOfFrames(f"no {size:#x} free bytes are left above {self.floor:#x}")
-        self._freed.extend(map(PhysAddr, range(pa + size, self._top, FRAME_SIZE)))
+        self._freed.update(dict.fromkeys(map(PhysAddr, range(pa + size, self._top, FRAME_SIZE))))
         self._top = pa
         return PhysAddr(pa)
 
     def free(self, pa: PhysAddr) -> None:
-        """Take one frame back."""
-        self._freed.append(pa)
+        """Take back one frame that was handed out."""
+        if pa & (FRAME_SIZE - 1) or not self._top <= pa < self._ceiling or pa in self._freed:
+            raise ValueError(f"pa {pa:#x} is no frame that was handed out")
+        self._freed[pa] = None
 
 
 _ZERO_FRAME: Final = memoryview(bytes(FRAME_SIZE)).cast("Q")

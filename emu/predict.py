@@ -6,11 +6,12 @@ Refuses to know what the CPU said: `cpu` compares. Imports no engine.
 
 from typing import Final, Literal, NamedTuple
 
+from emu.fault import PF_P
 from emu.instruction import Instruction, decode
 from emu.memory import PhysMemory
 from emu.paging import FRAME_SIZE, RFLAGS_AC, U64, Paging, PhysAddr, VirtAddr
 from emu.registers import Registers
-from emu.rights import Access, refusal
+from emu.rights import Access, Kind, refusal
 from emu.walk import Step, Walk, walk
 
 MAX_INSTRUCTION: Final = 15
@@ -23,23 +24,27 @@ _DATA_ACCESS: Final = {
     for implicit in (False, True)
     for ac in (False, True)
 }
+_IMPLICIT: Final = (Access("read", implicit=True), Access("write", implicit=True))
 
 
 class Expected(NamedTuple):
     """One thing that stops an instruction.
 
-    `rmw` marks the load of a read-modify-write, whose #PF the architecture reports as a write.
+    `rmw` marks the load of a read-modify-write, whose #PF the architecture reports as a write;
+    `stack` an access through SS, for which an address that is not canonical is a #SS.
     With "outside-ram", `pa` is the address without RAM and `what` should have been there.
     """
 
     kind: Literal["page-fault", "outside-ram", "non-canonical", "invalid"]
     address: VirtAddr
     walk: Walk
+    access: Kind
     error_code: int = 0
     reason: str = ""
     rmw: bool = False
     pa: PhysAddr = PhysAddr(0)
     what: Literal["leaf", "table", "root"] = "leaf"
+    stack: bool = False
 
 
 class Context(NamedTuple):
@@ -64,6 +69,7 @@ class Predictor:
 
     def __init__(self, memory: PhysMemory) -> None:
         self._memory = memory
+        self._words = memory.words
         self._code: dict[tuple[int, int, bool], tuple[Paging, tuple[Step, ...], PhysAddr]] = {}
 
     def touch(
@@ -75,17 +81,17 @@ class Predictor:
         """
         found = walk(self._memory.read_u64, paging, va)
         if found.verdict == "non-canonical":
-            return Expected("non-canonical", va, found)
+            return Expected("non-canonical", va, found, access.kind)
         if found.verdict == "outside-ram":
             what: Literal["table", "root"] = "table" if found.steps else "root"
-            return Expected("outside-ram", va, found, pa=found.table, what=what)
+            return Expected("outside-ram", va, found, access.kind, pa=found.table, what=what)
         refused = refusal(found, access, paging)
         if refused is not None:
-            return Expected("page-fault", va, found, refused.error_code, refused.reason, rmw)
+            return Expected("page-fault", va, found, access.kind, *refused, rmw)
         pa = found.pa
         assert pa is not None
         if not self._memory.holds(pa, size):
-            return Expected("outside-ram", va, found, pa=pa)
+            return Expected("outside-ram", va, found, access.kind, pa=pa)
         return found
 
     def instruction(self, who: Context, rip: VirtAddr) -> Instruction | Expected:
@@ -108,40 +114,79 @@ class Predictor:
                 code += self._memory.peek(rest, MAX_INSTRUCTION - here)
                 instruction = decode(code)
         if instruction is None:
-            return Expected("invalid", rip, walk(self._memory.read_u64, who.paging, rip))
+            fetched = walk(self._memory.read_u64, who.paging, rip)
+            return Expected("invalid", rip, fetched, "fetch")
         return instruction
 
-    def stops(self, who: Context, instruction: Instruction, registers: Registers) -> list[Expected]:
-        """List what stops the instruction's accesses, in the order in which it makes them."""
+    def stops(self, who: Context, registers: Registers) -> list[Expected]:
+        """List what stops the instruction at RIP, in the order in which the CPU meets it."""
+        instruction = self.instruction(who, VirtAddr(registers.rip))
+        if isinstance(instruction, Expected):
+            return [instruction]
         paging, user, ac = who
         found = []
-        for va, size, reads, writes, _, implicit in instruction.accesses(registers):
+        for va, size, reads, writes, stack, implicit in instruction.accesses(registers):
             access = _DATA_ACCESS[writes, user and not implicit, implicit, ac]
             while size > 0:
-                here = min(size, FRAME_SIZE - (va & _OFFSET))
+                here = FRAME_SIZE - (va & _OFFSET)
+                if here > size:
+                    here = size
                 stop = self.touch(paging, VirtAddr(va), access, here, reads and writes)
                 if isinstance(stop, Expected):
-                    found.append(stop)
+                    found.append(stop._replace(stack=True) if stack else stop)
                 va = (va + here) & U64
                 size -= here
         return found
 
-    def straddler(self, who: Context, rip: VirtAddr, border: VirtAddr) -> VirtAddr | None:
-        """Return the first instruction from `rip` on, in a straight line, that touches `border`.
+    def explain(
+        self, who: Context, registers: Registers, address: int, error_code: int
+    ) -> Expected | None:
+        """Return what makes the instruction at RIP fault as the CPU says; None if nothing does.
 
-        That is the one whose fetch can fault on the page at `border`. None if the line ends
-        before it.
+        The CPU may report the load of a read-modify-write (deviation "rmw-reports-read"), and
+        "not present" where a table is outside RAM (deviation "table-outside-ram").
         """
-        while rip < border:
+        for stop in self.stops(who, registers):
+            if stop.address != address:
+                continue
+            if stop.kind == "outside-ram" and not error_code & PF_P:
+                return stop
+            if stop.error_code == error_code or self._as_load(who, stop) == error_code:
+                return stop
+        instruction = self.instruction(who, VirtAddr(registers.rip))
+        if isinstance(instruction, Expected) or not instruction.implicit:
+            return None
+        for access in _IMPLICIT:  # a descriptor or the TSS: only the CPU knows where
+            touched = self.touch(who.paging, VirtAddr(address), access)
+            if isinstance(touched, Expected) and touched.error_code == error_code:
+                return touched
+        return None
+
+    def _as_load(self, who: Context, stop: Expected) -> int | None:
+        """Return the error code of a read-modify-write's load, if that is refused, too."""
+        if not stop.rmw:
+            return None
+        refused = refusal(stop.walk, _DATA_ACCESS[False, who.user, False, who.ac], who.paging)
+        return refused.error_code if refused else None
+
+    def straddler(self, who: Context, rip: VirtAddr) -> VirtAddr | None:
+        """Return the first instruction of the straight line from `rip` that reaches the next page.
+
+        That is the one whose fetch can fault there. None if the line ends before it.
+        """
+        border = page_border(rip)
+        left = FRAME_SIZE - (rip & _OFFSET)
+        while left > 0:
             found = self.instruction(who, rip)
             if isinstance(found, Expected):
                 return rip if found.address == border else None
-            if rip + found.size > border:
+            if found.size > left:
                 return rip
             if found.ends_block:
                 return None
-            rip = VirtAddr(rip + found.size)
-        return rip if rip == border else None
+            left -= found.size
+            rip = VirtAddr((rip + found.size) & U64)
+        return rip
 
     def _code_page(self, who: Context, rip: VirtAddr) -> PhysAddr | Expected:
         """Return the frame that `rip` executes from, or what stops the fetch."""
@@ -150,7 +195,7 @@ class Predictor:
         known = self._code.get(key)
         if known and known[0] is paging:
             _, steps, frame = known
-            words = self._memory.words
+            words = self._words
             for _, entry_pa, entry in steps:
                 if words[entry_pa >> 3] != entry:
                     break

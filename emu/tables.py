@@ -5,15 +5,17 @@ nothing: after a change of a present entry tell the CPU (`Cpu.invalidate_tlb`). 
 """
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from emu.memory import Frames, PhysMemory
 from emu.paging import (
     ADDRESS,
     ENTRIES,
     ENTRY_SIZE,
+    FRAME_SIZE,
     PS,
     RW,
+    U64,
     US,
     P,
     Paging,
@@ -26,6 +28,8 @@ from emu.paging import (
     page_size,
 )
 from emu.walk import walk
+
+_FRAME: Final = ADDRESS & ~(1 << 12)  # bit 12 of a large page's entry is PAT
 
 
 class Range(NamedTuple):
@@ -61,13 +65,15 @@ def map_page(
     Missing tables come from `frames`. `flags` are the leaf's, PS aside. Raises ValueError if
     `va` or `pa` is not aligned to the page, or if something else is mapped there already.
     """
-    size = page_size(level)
     if level not in (1, 2, 3):
         raise ValueError(f"level {level} maps no page: expected 1, 2 or 3")
-    if va & (size - 1) or not paging.is_canonical(va):
+    size = page_size(level)
+    if va & (size - 1) or va >> 64 or not paging.is_canonical(va):
         raise ValueError(f"va {va:#x} is not a canonical, {size:#x}-aligned address")
-    if pa & (size - 1):
-        raise ValueError(f"pa {pa:#x} is not {size:#x}-aligned")
+    if pa & (size - 1) or not 0 <= pa < 1 << paging.maxphyaddr:
+        raise ValueError(f"pa {pa:#x} is not a {size:#x}-aligned physical address")
+    if flags & _FRAME or table_flags & ADDRESS:
+        raise ValueError(f"flags {flags:#x}, {table_flags:#x}: expected no address bits")
     table = paging.root
     for at in range(paging.levels, level, -1):
         entry_pa = PhysAddr(table + ENTRY_SIZE * index(va, at))
@@ -100,15 +106,15 @@ def map_range(
     table_flags: int = P | RW | US,
 ) -> None:
     """Map [va, va + size) to [pa, pa + size), with the largest pages up to level `largest`."""
+    if largest not in (1, 2, 3):
+        raise ValueError(f"level {largest} maps no page: expected 1, 2 or 3")
+    if size < 0 or (va | pa | size) & (FRAME_SIZE - 1):
+        raise ValueError(f"va {va:#x}, pa {pa:#x}, size {size:#x}: expected whole 4 KiB pages")
     offset = 0
     while offset < size:
         level = largest
-        while (va + offset | pa + offset) & (page_size(level) - 1) or (
-            size - offset < page_size(level) and level > 1
-        ):
+        while (va + offset | pa + offset) % page_size(level) or size - offset < page_size(level):
             level -= 1
-            if level == 0:
-                raise ValueError(f"va {va:#x} or pa {pa:#x} is not 4 KiB aligned")
         map_page(
             memory,
             frames,
@@ -135,7 +141,11 @@ def ranges(memory: PhysMemory, paging: Paging) -> Iterator[Range]:
 
     One range an entry: neighbours are not merged. The ranges tile both canonical halves.
     """
-    yield from _ranges(memory, paging, paging.root, paging.levels, 0)
+    if memory.holds(paging.root, FRAME_SIZE):
+        yield from _ranges(memory, paging, paging.root, paging.levels, 0)
+        return
+    for first, last in ((0, paging.lowest_high - 1), (U64 + 1 - paging.lowest_high, U64)):
+        yield Range(VirtAddr(first), VirtAddr(last), "outside-ram", paging.levels, 0, None)
 
 
 def _ranges(

@@ -62,13 +62,12 @@ class Recorder:
         self._cr3 = 0
         self._handles: list[int] = []
         self._paging = cpu.paging
-        # What is known since `_forget`. Instructions that are in neither of the first two take the
-        # slow way, through `_arrive`.
+        # What is known since `_forget`: instructions by address and kind, ...
         self._quiet: dict[int, Executed] = {}
         self._touching: dict[int, Executed] = {}
         self._repeating: dict[int, Executed] = {}
-        self._frames: dict[int, PhysAddr] = {}  # of the pages that instructions were read from
-        self._watched: set[int] = set()  # numbers of these frames, and of the tables on the way
+        self._frames: dict[int, PhysAddr] = {}  # ... by page, the frames they were read from, ...
+        self._watched: set[int] = set()  # ... and the numbers of these and of the tables' frames
         self._last_repeat = (0, 0)  # its address, and the count behind it
 
     def __enter__(self) -> "Recorder":
@@ -114,8 +113,9 @@ class Recorder:
     # -- the hooks
 
     def _code_hook(self) -> Any:
-        quiet, touching, count = self._quiet, self._touching, self._count
-        append, arrive, registers = self._log.append, self._arrive, self._cpu.engine.packed
+        quiet, touching, repeating = self._quiet, self._touching, self._repeating
+        count, arrive, repeat = self._count, self._arrive, self._repeat
+        append, registers = self._log.append, self._cpu.engine.packed
 
         def on_code(_: Any, rip: int, size: int, __: Any) -> None:
             executed = quiet.get(rip)
@@ -123,6 +123,9 @@ class Recorder:
                 append(executed)
             elif (executed := touching.get(rip)) is not None:
                 append((executed, registers()))
+            elif (executed := repeating.get(rip)) is not None:
+                repeat(executed)
+                return
             else:
                 arrive(rip, size)
                 return
@@ -144,11 +147,7 @@ class Recorder:
         return on_access
 
     def _arrive(self, rip: int, size: int) -> None:
-        """Record an instruction that is new since `_forget`, or that needs more than a look."""
-        executed = self._repeating.get(rip)
-        if executed is not None:
-            self._repeat(executed)
-            return
+        """Record an instruction that is new since `_forget`, and remember its kind."""
         if not self._frames:
             self._switched(self._cpu.cr3)
             self._paging = self._cpu.paging

@@ -36,6 +36,8 @@ def _pieces(
     memory: PhysMemory, paging: Paging, va: VirtAddr, size: int
 ) -> Iterator[tuple[PhysAddr, int, int]]:
     """Yield (pa, offset, size) for each page that the range touches."""
+    if size < 0:
+        raise ValueError(f"size {size:#x}: expected 0 or more")
     offset = 0
     while offset < size:
         pa = translate(memory, paging, VirtAddr(va + offset))

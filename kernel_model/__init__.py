@@ -31,7 +31,7 @@ _MODULE = {
     "make_layout": "layout",
 }
 
-__all__ = sorted(_MODULE)  # noqa: PLE0605
+__all__ = sorted(_MODULE)
 
 
 def __getattr__(name: str) -> Any:

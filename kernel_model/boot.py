@@ -148,4 +148,3 @@ def _sparse_init(kernel: "Kernel", ram: int) -> None:
         )
         if error:
             raise ValueError(f"ram {ram:#x} does not hold its own struct pages")
-

@@ -6,10 +6,10 @@ what the functions do. A function that the build inlined has no frame of its own
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from asm import CallSite
+from asm import CallSite, Image
 from kernel_model.errors import KernelError
 
 if TYPE_CHECKING:
@@ -61,17 +61,22 @@ def enter(kernel: "Kernel", callee: str) -> bool:
 def call_site(kernel: "Kernel", callee: str) -> tuple[CallSite, int]:
     """Return where the running function calls `callee`, and RSP at that instruction."""
     caller, entered_at = kernel.current.frames[-1]
-    sites = kernel.image.call_sites(caller, callee)
-    if len(sites) != 1:
-        raise KernelError(
-            f"build {kernel.build.name}: {caller} calls {callee} at {len(sites)} places: expected 1"
-        )
-    return sites[0], entered_at - depth(kernel, sites[0].address)
+    site, below = _only_call(kernel.image, caller, callee)
+    return site, entered_at - below
 
 
-def depth(kernel: "Kernel", address: int) -> int:
+def depth(image: Image, address: int) -> int:
     """Return how far below its return address a function's RSP is at an instruction."""
-    found = kernel.image.stack_depth(address)
+    found = image.stack_depth(address)
     if found is None:
-        raise KernelError(f"the stack depth at {kernel.image.describe(address)} is not known")
+        raise KernelError(f"the stack depth at {image.describe(address)} is not known")
     return found
+
+
+@cache
+def _only_call(image: Image, caller: str, callee: str) -> tuple[CallSite, int]:
+    """Return the one place where `caller` calls `callee`, and how deep its stack is there."""
+    sites = image.call_sites(caller, callee)
+    if len(sites) != 1:
+        raise KernelError(f"{caller} calls {callee} at {len(sites)} places: expected 1")
+    return sites[0], depth(image, sites[0].address)

@@ -10,7 +10,7 @@ from emu import PhysAddr
 from kernel_model.callstack import kernel_function
 from kernel_model.history import Mapped
 from kernel_model.layout import PAGE_SIZE, PMD_SHIFT, PMD_SIZE, PUD_SHIFT, PUD_SIZE
-from kernel_model.pgtable import PAGE_KERNEL, PAGE_KERNEL_LARGE, none
+from kernel_model.pgtable import PAGE_KERNEL, PAGE_KERNEL_LARGE, leaf, none
 from kernel_model.populate import (
     p4d_populate,
     p4d_populate_kernel,
@@ -28,37 +28,17 @@ _PATH = "__kernel_physical_mapping_init"
 
 
 @kernel_function
-def __kernel_physical_mapping_init(kernel: "Kernel", start: int, end: int) -> None:  # noqa: N807
-    """Map physical [start, end), 2 MiB aligned; sync if a top-level entry is new.
+def __kernel_physical_mapping_init(kernel: "Kernel", start: int, end: int) -> None:
+    """Map physical [start, end); sync if a top-level entry is new.
 
-    Raises OutOfFrames.
+    What is mapped already stays as it is. Raises OutOfFrames.
     """
-    created = False
-    pgtable, layout = kernel.pgtable, kernel.layout
+    layout, created = kernel.layout, False
     pa = start
     while pa < end:
         pudp, is_new = _pud(kernel, layout.va(pa))
         created |= is_new
-        if pa % PUD_SIZE == 0 and pa + PUD_SIZE <= end and none(pgtable.get(pudp)):
-            run = min(end - pa >> PUD_SHIFT, 512 - (pudp >> 3 & 511))
-            pgtable.fill(pudp, pa | PAGE_KERNEL_LARGE, PUD_SIZE, run)
-            pa += run * PUD_SIZE
-            continue
-        if none(pgtable.get(pudp)):
-            pud_populate(kernel, pudp, kernel.frames.allocate())
-        stop = min((pa | PUD_SIZE - 1) + 1, end)
-        pmdp = pgtable.pmd_offset(pudp, layout.va(pa))
-        if pa % PMD_SIZE == 0 and stop - pa >= PMD_SIZE:
-            run = stop - pa >> PMD_SHIFT
-            pgtable.fill(pmdp, pa | PAGE_KERNEL_LARGE, PMD_SIZE, run)
-            pa += run * PMD_SIZE
-            continue
-        if none(pgtable.get(pmdp)):
-            pmd_populate_kernel(kernel, pmdp, kernel.frames.allocate())
-        stop = min((pa | PMD_SIZE - 1) + 1, stop)
-        ptep = pgtable.pte_offset(pmdp, layout.va(pa))
-        pgtable.fill(ptep, pa | PAGE_KERNEL, PAGE_SIZE, stop - pa >> 12)
-        pa = stop
+        pa = _map_puds(kernel, pudp, pa, end)
     kernel.history.append(
         Mapped("direct map", layout.va(start), layout.va(end), _PATH, "the largest pages that fit")
     )
@@ -67,6 +47,44 @@ def __kernel_physical_mapping_init(kernel: "Kernel", start: int, end: int) -> No
 
 
 kernel_physical_mapping_init = __kernel_physical_mapping_init
+
+
+def _map_puds(kernel: "Kernel", pudp: PhysAddr, pa: int, end: int) -> int:
+    """phys_pud_init(): map from `pa` on with the pud at `pudp` and, if they are 1 GiB pages too,
+    its neighbours; return how far that went.
+    """
+    pgtable = kernel.pgtable
+    stop = min((pa | PUD_SIZE - 1) + 1, end)
+    if leaf(pgtable.get(pudp)):
+        return stop
+    if pa % PUD_SIZE == 0 and stop - pa == PUD_SIZE and none(pgtable.get(pudp)):
+        nr = pgtable.nr_none(pudp, end - pa >> PUD_SHIFT)
+        pgtable.fill(pudp, pa | PAGE_KERNEL_LARGE, PUD_SIZE, nr)
+        return pa + nr * PUD_SIZE
+    if none(pgtable.get(pudp)):
+        pud_populate(kernel, pudp, kernel.frames.allocate())
+    while pa < stop:
+        pa = _map_pmds(kernel, pgtable.pmd_offset(pudp, kernel.layout.va(pa)), pa, stop)
+    return pa
+
+
+def _map_pmds(kernel: "Kernel", pmdp: PhysAddr, pa: int, end: int) -> int:
+    """phys_pmd_init(): the same a level down, for a range inside one pud."""
+    pgtable = kernel.pgtable
+    stop = min((pa | PMD_SIZE - 1) + 1, end)
+    if leaf(pgtable.get(pmdp)):
+        return stop
+    if pa % PMD_SIZE == 0 and stop - pa == PMD_SIZE and none(pgtable.get(pmdp)):
+        nr = pgtable.nr_none(pmdp, end - pa >> PMD_SHIFT)
+        pgtable.fill(pmdp, pa | PAGE_KERNEL_LARGE, PMD_SIZE, nr)
+        return pa + nr * PMD_SIZE
+    if none(pgtable.get(pmdp)):
+        pmd_populate_kernel(kernel, pmdp, kernel.frames.allocate())
+    for page in range(pa, stop, PAGE_SIZE):
+        ptep = pgtable.pte_offset(pmdp, kernel.layout.va(page))
+        if none(pgtable.get(ptep)):
+            pgtable.set(ptep, page | PAGE_KERNEL)
+    return stop
 
 
 def _pud(kernel: "Kernel", addr: int) -> tuple[PhysAddr, bool]:

@@ -8,7 +8,8 @@ x86/mm: define p*d_populate_kernel() and top level page table sync".
 from typing import TYPE_CHECKING
 
 from kernel_model.callstack import kernel_function
-from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE
+from kernel_model.errors import EINVAL
+from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PUD_SIZE
 from kernel_model.memremap import DevPagemap, devm_memremap_pages
 from kernel_model.structs import MEMORY_DEVICE_GENERIC, MEMORY_DEVICE_PRIVATE
 
@@ -24,7 +25,12 @@ def dax_bus_probe(kernel: "Kernel", start: int, size: int, align: int) -> int:
 
 @kernel_function
 def dev_dax_probe(kernel: "Kernel", start: int, size: int, align: int) -> int:
-    """Map a device-dax range, as compounds of `align` if that is more than a page."""
+    """Map a device-dax range, as compounds of `align` if that is more than a page.
+
+    -EINVAL for an `align` that no level maps, or that the range is not a multiple of.
+    """
+    if align not in (PAGE_SIZE, PMD_SIZE, PUD_SIZE) or (start | size) % align:
+        return -EINVAL
     shift = (align >> PAGE_SHIFT).bit_length() - 1 if align > PAGE_SIZE else 0
     pgmap = DevPagemap(MEMORY_DEVICE_GENERIC, start, size, vmemmap_shift=shift)
     return devm_memremap_pages(kernel, pgmap)

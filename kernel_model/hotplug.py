@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from kernel_model.memremap import DevPagemap
 
 
+def mhp_range_allowed(kernel: "Kernel", start: int, size: int) -> bool:
+    """Tell whether Linux can number, and the direct map hold, what [start, start + size) is.
+
+    Up to 6.10 the end was 1 << MAX_PHYSMEM_BITS, wherever KASLR had the direct map end.
+    """
+    return 0 <= start < start + size <= _physmem_end(kernel)
+
+
 @kernel_function
 def arch_add_memory(
     kernel: "Kernel",
@@ -48,13 +56,13 @@ def add_pages(
 ) -> int:
     """Add pages, unless the release refuses what lies beyond the direct map's end."""
     end = start_pfn + nr_pages << PAGE_SHIFT
-    if kernel.release.checks_physmem_end and end > kernel.layout.physmem_end:
+    if kernel.release.checks_physmem_end and end > _physmem_end(kernel):
         return -ERANGE
     return _add_pages(kernel, nid, start_pfn, nr_pages, altmap, pgmap)
 
 
 @kernel_function
-def __add_pages(  # noqa: N807 (Linux's name)
+def __add_pages(
     kernel: "Kernel",
     nid: int,
     pfn: int,
@@ -77,6 +85,12 @@ def __add_pages(  # noqa: N807 (Linux's name)
 
 
 _add_pages = __add_pages
+
+
+def _physmem_end(kernel: "Kernel") -> int:
+    """DIRECT_MAP_PHYSMEM_END: the byte after the last that may be added."""
+    end = 1 << kernel.layout.max_physmem_bits
+    return min(end, kernel.layout.physmem_end) if kernel.release.checks_physmem_end else end
 
 
 @kernel_function

@@ -84,7 +84,7 @@ class Kernel:
         self.history: Final[list[Event]] = []
         self.tasks: Final[list[Task]] = []
         self.pgd_list: Final[dict[Mm, None]] = {}  # an ordered set; init_mm is not in it
-        self.before: Final[dict[str, Callable[[Kernel], None]]] = {}
+        self.before: Final[dict[str, Callable[[Kernel], object]]] = {}
         """What happens just before a routine is called: a context switch, say."""
 
         self.init_task: Final = boot.init_task()
@@ -137,17 +137,22 @@ class Kernel:
         """Write CR3, by the routine, on the current task's stack. Its table is `mm`'s from now on.
 
         A task that already has its table keeps it otherwise: this is also how a kernel thread
-        borrows one.
+        borrows one. TaskDied if text or stack is missing from the new table; CR3 then stays.
         """
-        if self.cpu.cr3 == mm.pgd:
+        cr3 = self.cpu.cr3
+        if cr3 == mm.pgd:
             return
-        self.cpu.run(
+        stop = self.cpu.run(
             self.image.address("switch_mm"),
             returns_to=self.image.address("run_return"),
-            rdi=self.cpu.cr3,
+            rdi=cr3,
             rsi=mm.pgd,
             rsp=self._push_run_return(),
         )
+        if not isinstance(stop, Returned):
+            death = TaskDied(self._finish(stop))
+            self.cpu.cr3 = cr3
+            raise death
         self.history.append(Switched(mm.name, mm.pgd))
 
     def run(
@@ -157,14 +162,17 @@ class Kernel:
 
         `what` is the symbol of a routine, with registers by name (`rdi=page`), or a modelled
         kernel function with its arguments after the kernel; its result is `Returned.value`.
-        Wherever the task faults, it dies there: nothing after that happens.
+        Wherever the task faults, it dies there: nothing after that happens. Raises KernelError
+        from inside a run, and ValueError for an argument that a routine cannot take.
         """
-        if task.frames:
-            raise KernelError(f"{task!r} is already running")
+        if self.current.frames:
+            raise KernelError(f"{self.current!r} is running: {task!r} cannot run inside it")
+        if isinstance(what, str):
+            _check_registers(what, args, kwargs)
         self.stack_of(task)
-        self.switch_mm(task.mm)
-        self.current = task
         try:
+            self.switch_mm(task.mm)
+            self.current = task
             if isinstance(what, str):
                 return self._run_routine(what, kwargs)
             value = what(self, *args, **kwargs)
@@ -190,7 +198,7 @@ class Kernel:
         """BUG(): execute the ud2 at `label`, which kills the running task."""
         at = self.image.address(label)
         _, entered_at = self.current.frames[-1]
-        raise TaskDied(self._finish(self.cpu.run(at, rsp=entered_at - depth(self, at))))
+        raise TaskDied(self._finish(self.cpu.run(at, rsp=entered_at - depth(self.image, at))))
 
     def kmalloc(self, data: bytes) -> VirtAddr:
         """Put an object into memory and return its direct-map address. Raises OutOfFrames."""
@@ -274,9 +282,7 @@ class Kernel:
         """Run a routine as called from the running function, or bare if there is none."""
         if self.current.frames:
             site, rsp = call_site(self, routine)
-            stop = self.cpu.run(
-                site.address, returns_to=site.return_address, rsp=rsp, **registers
-            )
+            stop = self.cpu.run(site.address, returns_to=site.return_address, rsp=rsp, **registers)
         else:
             stop = self.cpu.run(
                 self.image.address(routine),
@@ -305,6 +311,15 @@ class Kernel:
             self._nr_oopses += 1
             self._crash = Crash.of(self, stop, self._nr_oopses)
         return stop
+
+
+def _check_registers(routine: str, args: tuple[Any, ...], registers: dict[str, Any]) -> None:
+    """Refuse what a bare run sets itself, and values without a name."""
+    if args:
+        raise ValueError(f"{routine}: {args!r}: expected registers by name, as in rdi={args[0]!r}")
+    for name in ("rip", "rsp", "returns_to"):
+        if name in registers:
+            raise ValueError(f"{routine}: {name} is the run's own: expected other registers")
 
 
 def _with_symbol(stop: PageFault | Trap, symbol: str | None) -> PageFault | Trap:

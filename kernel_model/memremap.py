@@ -7,8 +7,10 @@ return 0 or a negative errno. Linux vocabulary; source: mm/memremap.c (v6.17).
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from emu import OutOfFrames
 from kernel_model.callstack import kernel_function
-from kernel_model.hotplug import add_pages, arch_add_memory
+from kernel_model.errors import EINVAL, ENOMEM
+from kernel_model.hotplug import add_pages, arch_add_memory, mhp_range_allowed
 from kernel_model.layout import PAGE_SHIFT
 from kernel_model.structs import MEMORY_DEVICE_PRIVATE, pack_pgmap
 from kernel_model.vmemmap import VmemAltmap, vmemmap_can_optimize
@@ -61,13 +63,18 @@ def pagemap_range(kernel: "Kernel", pgmap: DevPagemap, nid: int) -> int:
 
     Device-private memory has no direct map: no CPU can reach it.
     """
+    try:
+        address = kernel.kmalloc(pack_pgmap(pgmap.type, pgmap.vmemmap_shift))
+    except OutOfFrames:
+        return -ENOMEM
+    if not mhp_range_allowed(kernel, pgmap.start, pgmap.size):
+        return -EINVAL
     if pgmap.type == MEMORY_DEVICE_PRIVATE:
         error = add_pages(kernel, nid, pgmap.start_pfn, pgmap.nr_pages, pgmap.altmap, pgmap)
     else:
         error = arch_add_memory(kernel, nid, pgmap.start, pgmap.size, pgmap.altmap, pgmap)
     if error:
         return error
-    address = kernel.kmalloc(pack_pgmap(pgmap.type, pgmap.vmemmap_shift))
     kernel.call(
         "memmap_init_zone_device",
         rdi=kernel.zone_device,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from asm import Image
 from emu import NotMapped, PageFault, Registers, Trap, VirtAddr, read_virtual
 from emu.fault import PF_I, PF_P, PF_PK, PF_RSVD, PF_U, PF_W
-from emu.paging import CR4_PKE, PS, P, Paging
+from emu.paging import CR4_PKE, PS, XD, P, Paging
 from emu.walk import Walk
 from kernel_model.builds import Build, module_of
 from kernel_model.layout import PAGE_SIZE
@@ -26,7 +26,7 @@ _RF: Final = 1 << 16  # a fault pushes RFLAGS with RF set
 _CODE_BEFORE: Final = 42
 _CODE_AFTER: Final = 21
 _TAINT_FLAGS: Final = "GFSRMBUDAWCIOELKXTN"
-_TAINT_NAMES: Final = {"W": "WARN"}
+_TAINT_NAMES: Final = {"D": "DIE", "W": "WARN"}
 _TRAP_TEXT: Final = {
     0: "divide error",
     3: "int3",
@@ -37,6 +37,7 @@ _TRAP_TEXT: Final = {
     13: "general protection fault",
 }
 _INVALID_OPCODE: Final = 6
+_KERNEL_HALF: Final = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,9 @@ def _lines(crash: Crash, release: Release, build: Build, image: Image) -> Iterat
     preempt = " PREEMPT" if release.preempt_in_header and build.preempt == "full" else ""
     yield f"{release.die_prefix}{what}: {code:04x} [#{crash.number}]{preempt} SMP NOPTI"
     yield _cpu_line(crash, release, build)
-    if build.taint and release.verbose_taint:
-        names = ", ".join(f"[{letter}]={_TAINT_NAMES[letter]}" for letter in build.taint)
-        yield f"Tainted: {names}"
+    taint = _taint(crash, build)
+    if taint and release.verbose_taint:
+        yield f"Tainted: {', '.join(f'[{flag}]={_TAINT_NAMES[flag]}' for flag in taint)}"
     yield from _register_lines(crash, image)
     yield "Call Trace:"
     yield " <TASK>"
@@ -116,16 +117,30 @@ def _lines(crash: Crash, release: Release, build: Build, image: Image) -> Iterat
 def _page_fault_lines(fault: PageFault) -> Iterator[str]:
     code = fault.error_code
     user = "user" if code & PF_U else "supervisor"
-    access = "instruction fetch" if code & PF_I else ("write" if code & PF_W else "read") + " access"
+    access = (
+        "instruction fetch" if code & PF_I else ("write" if code & PF_W else "read") + " access"
+    )
     mode = "user" if fault.cpl == 3 else "kernel"
-    if fault.address < PAGE_SIZE:
+    assert fault.walk is not None
+    if code & PF_I:
+        yield from _fetch_lines(fault, fault.walk)
+    if fault.address < PAGE_SIZE and fault.cpl == 0:
         yield f"BUG: kernel NULL pointer dereference, address: {fault.address:016x}"
     else:
         yield f"BUG: unable to handle page fault for address: {fault.address:016x}"
     yield f"#PF: {user} {access} in {mode} mode"
     yield f"#PF: error_code(0x{code:04x}) - {_error_text(code)}"
-    assert fault.walk is not None
     yield dump_pagetable(fault.walk)
+
+
+def _fetch_lines(fault: PageFault, walk: Walk) -> Iterator[str]:
+    """Say so first, where code was fetched from a page that is mapped but not to be executed."""
+    if walk.verdict != "mapped":
+        return
+    if any(step.entry & XD for step in walk.steps):
+        yield "kernel tried to execute NX-protected page - exploit attempt? (uid: 0)"
+    elif fault.reason == "smep":
+        yield "unable to execute userspace code (SMEP?) (uid: 0)"
 
 
 def _error_text(code: int) -> str:
@@ -155,13 +170,13 @@ def dump_pagetable(walk: Walk) -> str:
             text += f"{ {5: 'PGD', 4: 'P4D', 3: 'PUD', 2: 'PMD'}[level] } {entry:x} "
         if not entry & P or (entry & PS and level > 1):
             return text
-    return text + "BAD" if walk.verdict == "outside-ram" else text
+    return f"{text}\nBAD" if walk.verdict == "outside-ram" else text
 
 
 def _cpu_line(crash: Crash, release: Release, build: Build) -> str:
     uid = " UID: 0" if release.uid_in_cpu_line else ""
     line = (
-        f"CPU: 0{uid} PID: {crash.pid} Comm: {crash.comm:.20s} {_tainted(build)} "
+        f"CPU: 0{uid} PID: {crash.pid} Comm: {crash.comm:.20s} {_tainted(crash, build)} "
         f"{release.uname} #1"
     )
     if not release.uid_in_cpu_line:
@@ -170,13 +185,18 @@ def _cpu_line(crash: Crash, release: Release, build: Build) -> str:
     return f"{line} {model}"
 
 
-def _tainted(build: Build) -> str:
-    if not build.taint:
+def _taint(crash: Crash, build: Build) -> str:
+    """Return the letters of what taints the kernel, in order: an oops before this one does."""
+    letters = build.taint + ("D" if crash.number > 1 else "")
+    return "".join(flag for flag in _TAINT_FLAGS if flag in letters)
+
+
+def _tainted(crash: Crash, build: Build) -> str:
+    letters = _taint(crash, build)
+    if not letters:
         return "Not tainted"
-    flags = "".join(
-        flag if flag in build.taint or i == 0 else " " for i, flag in enumerate(_TAINT_FLAGS)
-    )
-    return f"Tainted: {flags}"
+    others = (flag if flag in letters else " " for flag in _TAINT_FLAGS[1:])
+    return f"Tainted: G{''.join(others)}"
 
 
 def _register_lines(crash: Crash, image: Image) -> Iterator[str]:
@@ -221,19 +241,25 @@ def call_trace(registers: Registers, stack: bytes, image: Image) -> Iterator[str
     """Read the stack upwards: the words where the unwinder finds return addresses, in order.
 
     Any other word that is an address of text gets a "? ". A return address is named by the call
-    before it.
+    before it; so is any other, unless it begins a function.
     """
     expected = _return_slot(image, registers.rip, 0)
     for at in range(0, len(stack) - 7, 8):
         word = int.from_bytes(stack[at : at + 8], "little")
         if at == expected:
-            if image.lookup(word - 1) is None:
+            if not _is_text(image, word - 1):
                 expected = None
                 continue
             yield f" {symbolise(image, word, returned_to=True)}"
             expected = _return_slot(image, word, at + 8)
-        elif image.lookup(word - 1) and image.is_return_address(word):
+        elif _is_text(image, word - 1) or _is_text(image, word):
             yield f" ? {symbolise(image, word, returned_to=True)}"
+
+
+def _is_text(image: Image, address: int) -> bool:
+    """__kernel_text_address(): does `address` lie in a function of vmlinux or a module?"""
+    found = image.lookup(address)
+    return found is not None and (found.section == ".text" or module_of(found.section) is not None)
 
 
 def _return_slot(image: Image, address: int, rsp: int) -> int | None:
@@ -244,16 +270,21 @@ def _return_slot(image: Image, address: int, rsp: int) -> int | None:
 
 def symbolise(image: Image, address: int, *, returned_to: bool = False) -> str:
     """Return "symbol+0x9/0x6d [module]" (%pS); a return address is looked up one byte before."""
-    found = image.lookup(address - 1 if returned_to else address)
+    at = address - 1 if returned_to else address
+    found = image.lookup(at)
+    if found is None:
+        at, found = address, image.lookup(address)
     if found is None:
         return f"0x{address:x}"
     module = module_of(found.section)
-    offset = found.offset + (1 if returned_to else 0)
+    offset = found.offset + address - at
     return f"{found.symbol}+{offset:#x}/{found.size:#x}" + (f" [{module}]" if module else "")
 
 
 def _code(kernel: "Kernel", paging: Paging, rip: int) -> bytes:
     start, size = VirtAddr(rip - _CODE_BEFORE), _CODE_BEFORE + 1 + _CODE_AFTER
+    if start < _KERNEL_HALF:
+        return b""  # copy_from_kernel_nofault() reads no user memory
     try:
         return read_virtual(kernel.memory, paging, start, size)
     except NotMapped:

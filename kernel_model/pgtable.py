@@ -12,7 +12,7 @@ from array import array
 from typing import Final
 
 from emu import PhysAddr, PhysMemory
-from emu.paging import ADDRESS, ENTRY_SIZE, PS, P, index
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, PS, P, index
 from kernel_model.layout import Layout
 
 PAGE_TABLE: Final = 0x67  # _PAGE_TABLE: P RW US A D
@@ -60,6 +60,8 @@ class Pgtable:
         self._words = memory.words
         self.p4d_folded: Final = layout.levels == 4
         self.top_level: Final = layout.levels
+        self.top_counts: Final = ~KNL_ERRATUM if self.p4d_folded else -1
+        """The bits of a top table's entry that make it other than empty."""
 
     def get(self, entry_pa: PhysAddr) -> int:
         """Read an entry."""
@@ -75,6 +77,12 @@ class Pgtable:
         last = first + step * nr
         entries = array("Q", range(first, last, step)) if step else array("Q", [first]) * nr
         self._words[at : at + nr] = memoryview(entries)
+
+    def nr_none(self, entry_pa: PhysAddr, most: int) -> int:
+        """Count the empty entries from `entry_pa` on, inside its table and up to `most`."""
+        at = entry_pa >> 3
+        nr = min(most, ENTRIES - (at & ENTRIES - 1))
+        return next((i for i, entry in enumerate(self._words[at : at + nr]) if not none(entry)), nr)
 
     def pgd_offset(self, pgd: PhysAddr, addr: int) -> PhysAddr:
         """Return where the entry for `addr` lies in the top table `pgd`."""
@@ -106,7 +114,7 @@ class Pgtable:
 
     def top_none(self, entry: int) -> bool:
         """Tell whether an entry of a top table is empty, at the level where that has a meaning."""
-        return none(entry) if self.p4d_folded else entry == 0
+        return not entry & self.top_counts
 
     def _offset(self, parent_pa: PhysAddr, addr: int, level: int) -> PhysAddr:
         return PhysAddr(table(self.get(parent_pa)) + ENTRY_SIZE * index(addr, level))

@@ -11,10 +11,10 @@ remembers that an entry was not present).
 
 from typing import TYPE_CHECKING
 
+from emu.paging import ADDRESS
 from kernel_model.callstack import kernel_function
 from kernel_model.history import Synced
 from kernel_model.layout import Layout
-from kernel_model.pgtable import table
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -27,9 +27,7 @@ def sync_global_pgds(kernel: "Kernel", start: int, end: int) -> None:
     while addr <= end:
         filled += _sync_one(kernel, addr, "sync_global_pgds_bug")
         addr = _next_slot(kernel.layout, addr)
-    kernel.history.append(
-        Synced(start, end, "sync_global_pgds", len(kernel.pgd_list), filled)
-    )
+    kernel.history.append(Synced(start, end, "sync_global_pgds", len(kernel.pgd_list), filled))
 
 
 @kernel_function
@@ -49,18 +47,19 @@ def arch_sync_kernel_pagetables(kernel: "Kernel", addr: int) -> None:
 
 def _sync_one(kernel: "Kernel", addr: int, bug: str) -> int:
     """Copy init_mm's entry for `addr` where it is missing; return to how many tables."""
-    pgtable, words = kernel.pgtable, kernel.memory.words
-    reference = pgtable.get(pgtable.pgd_offset(kernel.init_mm.pgd, addr))
-    if pgtable.top_none(reference):
+    words, counts = kernel.memory.words, kernel.pgtable.top_counts
+    slot = kernel.layout.pgd_index(addr)
+    reference = words[(kernel.init_mm.pgd >> 3) + slot]
+    if not reference & counts:
         return 0
-    slot, filled = kernel.layout.pgd_index(addr), 0
+    filled = 0
     for mm in kernel.pgd_list:
         at = (mm.pgd >> 3) + slot
         entry = words[at]
-        if pgtable.top_none(entry):
+        if not entry & counts:
             words[at] = reference
             filled += 1
-        elif table(entry) != table(reference):
+        elif (entry ^ reference) & ADDRESS:
             kernel.bug(bug)
     return filled
 

@@ -168,7 +168,7 @@ def vmemmap_can_optimize(
 
 
 @kernel_function
-def __populate_section_memmap(  # noqa: N807 (Linux's name)
+def __populate_section_memmap(
     kernel: "Kernel",
     pfn: int,
     nr_pages: int,

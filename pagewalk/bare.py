@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from pagewalk.arguments import BadInput, bad, number
-from pagewalk.sources import one_line
+from pagewalk.sources import one_line, shown
 
 if TYPE_CHECKING:
     from asm import Image, Program
@@ -174,6 +174,7 @@ def read_maps(texts: Iterable[str], ram: int, levels: int) -> tuple[Region, ...]
         match = _MAP.match(text.strip())
         if match is None:
             bad("--map", repr(text), _MAP_SYNTAX)
+        text = shown(text)
         va = number(f"--map {text}: VA", match[1])
         pa = number(f"--map {text}: PA", match[2])
         size = number(f"--map {text}: SIZE", match[3], least=1) if match[3] else _FRAME
@@ -222,7 +223,7 @@ def _register_values(texts: dict[str, str], image: "Image") -> dict[str, int]:
         try:
             values[name] = image.parse(text)
         except ValueError as error:
-            bad("--reg", f"{name}={text}", f"a number or a symbol; {error}")
+            bad("--reg", f"{name}={shown(text)}", f"a number or a symbol; {shown(str(error))}")
     return values
 
 
@@ -247,7 +248,7 @@ def _entry(program: "Program", image: "Image", file: str, name: str | None) -> i
         try:
             return image.address(name)
         except ValueError as error:
-            bad("--entry", name, f"a symbol of {file}; {error}")
+            bad("--entry", shown(name), f"a symbol of {shown(file)}; {shown(str(error))}")
     sections = [s.name for s in program.sections.values() if "x" in s.flags and s.data]
     starts = [s for s in program.symbols.values() if s.section in sections]
     first = min(
@@ -258,7 +259,7 @@ def _entry(program: "Program", image: "Image", file: str, name: str | None) -> i
     if first is not None:
         return image.address(first.name)
     if not sections:
-        raise BadInput(f"{file}: expected code to run; it has none")
+        raise BadInput(f"{shown(file)}: expected code to run; it has none")
     return next(s.base for s in image.segments if s.name == sections[0])
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from asm.engines import disassemble
 from emu import Halted, OutsideRam, PageFault, Paging, Returned, Shutdown, StepLimit, Stop, Trap
-from emu.events import Accessed, Cr3Switch, Event, Executed, Faulted
+from emu.events import Accessed, Cr3Switch, Event, Executed
 from emu.paging import ENTRY_NAME, RW, US, XD
 from emu.walk import Walk
 from kernel_model.scenarios.outcome import walk_json
@@ -53,21 +53,22 @@ class Lines:
     def __init__(self, symbolise: Symbolise, paging: Callable[[], Paging]) -> None:
         self._symbolise = symbolise
         self._paging = paging
-        self._instruction = lru_cache(maxsize=4096)(self._format)
+        self._width = 16
+        self._instruction = lru_cache(maxsize=4096)(self._parts)
 
     def of(self, event: Event) -> Iterator[str]:
         """Yield the lines of one event."""
-        match event:
-            case Executed(rip, code):
-                yield self._instruction(rip, code)
-            case Accessed():
-                yield access_line(event)
-            case Cr3Switch(old, new):
-                yield f"    CR3 {old:#x} -> {new:#x}"
-            case Faulted(stop, code):
-                if code:
-                    yield self._instruction(stop.rip, code) + "   <-- faults"
-                yield from self.fault(stop)
+        if isinstance(event, Executed):
+            yield self._line(*event)
+        elif isinstance(event, Accessed):
+            yield access_line(event)
+        elif isinstance(event, Cr3Switch):
+            yield f"    CR3 {event.old:#x} -> {event.new:#x}"
+        else:
+            stop, code = event
+            if code:
+                yield self._line(stop.rip, code) + "   <-- faults"
+            yield from self.fault(stop)
 
     def fault(self, stop: Stop) -> Iterator[str]:
         """Say what the fault was; every entry read, and why the walk or the access stopped."""
@@ -80,9 +81,16 @@ class Lines:
         if isinstance(stop, PageFault) and (why := refusal_text(stop)):
             yield "    " + why
 
-    def _format(self, rip: int, code: bytes) -> str:
-        name = self._symbolise(rip) or ""
-        return f"{rip:016x} {name:22} {code.hex(' '):{_BYTES_WIDTH}}  {mnemonic(rip, code)}"
+    def _line(self, rip: int, code: bytes) -> str:
+        """One line for one instruction; the column of the symbols grows with them."""
+        name, text = self._instruction(rip, code)
+        if len(name) > self._width:
+            self._width = len(name)
+        return f"{rip:016x} {name:{self._width}} {text}"
+
+    def _parts(self, rip: int, code: bytes) -> tuple[str, str]:
+        text = f"{code.hex(' '):{_BYTES_WIDTH}}  {mnemonic(rip, code)}"
+        return self._symbolise(rip) or "", text
 
 
 def access_line(access: Accessed) -> str:
@@ -141,22 +149,20 @@ class Objects:
 
     def of(self, event: Event) -> str:
         """Return one event as a JSON object."""
-        match event:
-            case Executed(rip, code):
-                return self._instruction(rip, code)
-            case Accessed(va, pa, size, value, kind):
-                where = "null" if va is None else f'"{va:#x}"'
-                return (
-                    f'{{"event": "{kind}", "va": {where}, "pa": "{pa:#x}", "size": {size}, '
-                    f'"value": "{value:#x}"}}'
-                )
-            case Cr3Switch(old, new):
-                return f'{{"event": "cr3", "old": "{old:#x}", "new": "{new:#x}"}}'
-            case Faulted(stop, code):
-                instruction = {"bytes": code.hex(" "), "text": mnemonic(stop.rip, code)}
-                return json.dumps(
-                    {"event": "fault", **self.stop(stop), **(instruction if code else {})}
-                )
+        if isinstance(event, Executed):
+            return self._instruction(*event)
+        if isinstance(event, Accessed):
+            va, pa, size, value, kind = event
+            where = "null" if va is None else f'"{va:#x}"'
+            return (
+                f'{{"event": "{kind}", "va": {where}, "pa": "{pa:#x}", "size": {size}, '
+                f'"value": "{value:#x}"}}'
+            )
+        if isinstance(event, Cr3Switch):
+            return f'{{"event": "cr3", "old": "{event.old:#x}", "new": "{event.new:#x}"}}'
+        stop, code = event
+        instruction = {"bytes": code.hex(" "), "text": mnemonic(stop.rip, code)} if code else {}
+        return json.dumps({"event": "fault", **self.stop(stop), **instruction})
 
     def stop(self, stop: Stop) -> dict[str, Any]:
         """Return how the run ended."""

@@ -92,7 +92,8 @@ def header_options(
         try:
             parser.parse_args(shlex.split(header[1]), options)
         except (BadInput, ValueError) as error:
-            raise BadInput(f"{shown(file)}:{line}: {error}: `{shown(words.strip())}`") from None
+            what = shown(str(error))
+            raise BadInput(f"{shown(file)}:{line}: {what}: `{shown(words.strip())}`") from None
     return options
 
 

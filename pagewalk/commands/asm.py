@@ -9,7 +9,7 @@ from pagewalk.sources import add_set_option, assemble_source, constants, header_
 
 if TYPE_CHECKING:
     from asm import ListingLine, Program
-    from asm.program import ProgramSymbol
+    from asm.program import ProgramSymbol, Section
 
 _ROW = 8  # bytes on a line
 _MOST = 64  # bytes of one statement that are shown to people
@@ -59,7 +59,7 @@ def _lines(program: "Program") -> Iterator[str]:
         for line in lines:
             if line.symbol is not None:
                 yield _symbol_line(program.symbols[line.symbol])
-            yield from _rows(line)
+            yield from _rows(line, section)
         yield ""
     absolute = [s for s in program.symbols.values() if s.section is None]
     if absolute:
@@ -77,8 +77,12 @@ def _symbol_line(symbol: "ProgramSymbol") -> str:
     return f"{symbol.name}:" + (f"    # {about}" if about else "")
 
 
-def _rows(line: "ListingLine") -> Iterator[str]:
+def _rows(line: "ListingLine", section: "Section") -> Iterator[str]:
     if not line.data:
+        return
+    if section.kind == "bss":  # zeros, and often many
+        size = f"{len(line.data):#x} bytes"
+        yield f"{line.offset:6x}:  {size:{3 * _ROW}} {line.text}"
         return
     data = line.data[:_MOST]
     for start in range(0, len(data), _ROW):
@@ -105,10 +109,12 @@ def _symbol_table(program: "Program") -> Iterator[str]:
 def _document(program: "Program") -> dict[str, Any]:
     lines: dict[str, list[dict[str, Any]]] = {name: [] for name in program.sections}
     for line in program.listing():
+        zeros = program.sections[line.section].kind == "bss"
         lines[line.section].append(
             {
                 "offset": f"{line.offset:#x}",
-                "bytes": line.data.hex(" "),
+                "size": len(line.data),
+                "bytes": None if zeros else line.data.hex(" "),
                 "text": line.text,
                 "line": line.line or None,
                 "symbol": line.symbol,

@@ -73,7 +73,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="set a register; may be repeated",
     )
     parser.add_argument(
-        "--user", action="store_true", default=None, help="run at CPL 3, in user pages"
+        "--user", action=argparse.BooleanOptionalAction, help="run at CPL 3, in user pages"
     )
     parser.add_argument("--entry", metavar="NAME", help="the symbol to run")
     parser.add_argument(
@@ -125,7 +125,7 @@ def prepare(args: argparse.Namespace) -> "tuple[Bare, int]":
     wanted = Wanted(
         levels=int(levels),
         ram=ram,
-        user=bool(args.user or header.user),
+        user=bool(header.user if args.user is None else args.user),
         entry=args.entry or header.entry,
         maps=(*_unless_overlapped(read_maps(header.map, ram, int(levels)), maps), *maps),
         registers={**read_registers(header.reg), **read_registers(args.reg)},

@@ -1,0 +1,227 @@
+"""Tables in RAM: what is mapped is found, what is not is not, and ranges tell all of it."""
+
+from itertools import islice, pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.tables import VA, Tables
+
+from emu import (
+    Machine,
+    Paging,
+    ranges,
+    translate,
+    unmap_page,
+)
+from emu.paging import PS, RW, U64, XD, G, P, canonical, page_size
+from emu.walk import walk
+
+# -- map and unmap
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_a_mapped_page_is_found_from_its_first_byte_to_its_last(tables: Tables, level: int) -> None:
+    size = page_size(level)
+
+    tables.map(VA, 3 * size, level=level)
+
+    assert walk(tables.memory.read_u64, tables.paging, VA).pa == 3 * size
+    assert tables.verdict(VA + size - 1) == ("mapped", level)
+    assert tables.verdict(VA + size)[0] == tables.verdict(VA - 1)[0] == "not-present"
+
+
+def test_the_entry_is_where_map_page_says(tables: Tables) -> None:
+    entry_pa = tables.map(VA, 0x5000, RW | XD | G)
+
+    assert tables.memory.read_u64(entry_pa) == 0x5000 | P | RW | XD | G
+
+
+def test_tables_are_shared_by_neighbours(tables: Tables) -> None:
+    tables.map(VA, 0x5000)
+    free = tables.frames.nr_free
+
+    tables.map(VA + 0x1000, 0x6000)
+
+    assert tables.frames.nr_free == free
+
+
+def test_an_unmapped_page_is_gone_and_its_neighbour_is_not(tables: Tables) -> None:
+    tables.map(VA, 0x5000)
+    tables.map(VA + 0x1000, 0x6000)
+
+    unmap_page(tables.memory, tables.paging, VA)
+
+    assert tables.verdict(VA) == ("not-present", 1)
+    assert tables.verdict(VA + 0x1000) == ("mapped", 1)
+
+
+def test_an_unmapped_page_may_be_mapped_again(tables: Tables) -> None:
+    tables.map(VA, 0x5000)
+    unmap_page(tables.memory, tables.paging, VA)
+
+    tables.map(VA, 0x7000)
+
+    assert translate(tables.memory, tables.paging, VA) == 0x7000
+
+
+@pytest.mark.parametrize(
+    ("va", "pa", "level", "message"),
+    [
+        (VA + 1, 0, 1, f"va {VA + 1:#x}"),
+        (VA + 0x1000, 0, 2, f"va {VA + 0x1000:#x} is not a canonical, 0x200000-aligned"),
+        (1 << 60, 0, 1, "va 0x1000000000000000"),
+        (-0x1000, 0, 1, "va -0x1000"),
+        (VA, 0x800, 1, "pa 0x800"),
+        (VA, 0x1000, 2, "pa 0x1000"),
+        (VA, 1 << 40, 1, "pa 0x10000000000"),
+        (VA, -0x1000, 1, "pa -0x1000"),
+        (VA, 0, 0, "level 0"),
+        (VA, 0, 4, "level 4"),
+        (VA, 0, -1, "level -1"),
+    ],
+)
+def test_what_cannot_be_mapped_is_refused(
+    tables: Tables, va: int, pa: int, level: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tables.map(va, pa, level=level)
+
+
+def test_flags_hold_no_address(tables: Tables) -> None:
+    with pytest.raises(ValueError, match="flags 0x5000"):
+        tables.map(VA, 0x1000, 0x5000)
+
+
+def test_nothing_is_mapped_twice(tables: Tables) -> None:
+    tables.map(VA, 0x5000)
+    tables.map(VA + (1 << 30), 0, level=2)
+
+    with pytest.raises(ValueError, match=f"va {VA:#x} is mapped already"):
+        tables.map(VA, 0x6000)
+    with pytest.raises(
+        ValueError, match=f"va {VA + (1 << 30) + 0x1000:#x} lies in a page of level 2"
+    ):
+        tables.map(VA + (1 << 30) + 0x1000, 0x6000)
+    with pytest.raises(ValueError, match=f"va {VA:#x} is mapped already"):
+        tables.map(VA, 0, level=2)
+
+
+def test_a_table_outside_ram_cannot_be_extended(tables: Tables) -> None:
+    entry_pa = walk(tables.memory.read_u64, tables.paging, VA).steps[-1].entry_pa
+    tables.memory.write_u64(entry_pa, 1 << 35 | P)
+
+    with pytest.raises(ValueError, match="the table at pa 0x800000000 is outside RAM"):
+        tables.map(VA, 0x5000)
+
+
+def test_what_is_not_mapped_cannot_be_unmapped(tables: Tables) -> None:
+    with pytest.raises(ValueError, match=f"va {VA:#x} is not mapped"):
+        unmap_page(tables.memory, tables.paging, VA)
+
+
+# -- ranges of pages
+
+
+def test_a_range_uses_the_largest_pages_that_fit(tables: Tables) -> None:
+    start = VA + (1 << 30) - 0x20_1000
+
+    tables.map_range(start, (1 << 30) - 0x20_1000, 0x20_1000 + (1 << 30) + 0x1000, largest=3)
+
+    mapped = [found for found in ranges(tables.memory, tables.paging) if found.kind == "mapped"]
+    assert [found.level for found in mapped] == [1, 2, 3, 1]
+    assert mapped[0].first == start
+    assert all(found.pa == found.first - VA for found in mapped)
+
+
+@pytest.mark.parametrize("size", [-0x1000, 1, 0x1001])
+def test_a_range_has_whole_pages(tables: Tables, size: int) -> None:
+    with pytest.raises(ValueError, match=f"size {size:#x}"):
+        tables.map_range(VA, 0, size)
+
+
+@pytest.mark.parametrize("largest", [0, 4])
+def test_a_range_has_pages_of_a_size_that_exists(tables: Tables, largest: int) -> None:
+    with pytest.raises(ValueError, match=f"level {largest}"):
+        tables.map_range(VA, 0, 0x1000, largest)
+
+
+# -- ranges()
+
+
+def test_empty_tables_are_512_gaps(tables: Tables) -> None:
+    found = list(ranges(tables.memory, tables.paging))
+
+    assert len(found) == 512
+    assert {(one.kind, one.level) for one in found} == {("not-present", tables.paging.levels)}
+
+
+def test_a_root_outside_ram_is_one_gap_in_each_half(tables: Tables) -> None:
+    found = list(ranges(tables.memory, tables.paging.with_root(1 << 35)))
+
+    assert [one.kind for one in found] == ["outside-ram"] * 2
+    assert_tiles(found, tables.paging)
+
+
+def assert_tiles(found: list, paging: Paging) -> None:
+    """Both canonical halves, from 0 to the last byte, without gap or overlap."""
+    half = paging.lowest_high
+    borders = [(one.last + 1, after.first) for one, after in pairwise(found)]
+    assert found[0].first == 0
+    assert found[-1].last == U64
+    assert [pair for pair in borders if pair[0] != pair[1]] == [(half, U64 + 1 - half)]
+    assert all(one.first <= one.last for one in found)
+
+
+entries = st.one_of(
+    st.just(0),
+    st.integers(0, U64),
+    st.builds(
+        lambda n, flags: n << 12 | flags | P, st.integers(0, 12), st.sampled_from((0, PS, XD))
+    ),
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    garbage=st.dictionaries(st.integers(1 * 512, 6 * 512 - 1), entries, max_size=20),
+    levels=st.sampled_from((4, 5)),
+)
+def test_ranges_tile_the_address_space_whatever_the_tables_hold(
+    garbage: dict[int, int], levels: int
+) -> None:
+    with Machine(ram=0x8000, paging=Paging.long_mode(0x1000, levels=levels)) as machine:
+        for at, entry in garbage.items():
+            machine.memory.words[at] = entry
+        found = list(islice(ranges(machine.memory, machine.cpu.paging), 20_000))
+
+        gaps = [after.first for one, after in pairwise(found) if one.last + 1 != after.first]
+        assert found[0].first == 0
+        assert gaps in ([], [U64 + 1 - machine.cpu.paging.lowest_high])
+        assert len(found) == 20_000 or found[-1].last == U64
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pages=st.dictionaries(st.integers(0, (1 << 36) - 1), st.integers(0, 1000), max_size=12),
+    levels=st.sampled_from((4, 5)),
+)
+def test_exactly_what_was_mapped_is_found(pages: dict[int, int], levels: int) -> None:
+    tables = Tables(levels)
+    wanted = {canonical(n << 12, levels): frame << 12 for n, frame in pages.items()}
+    with tables.machine:
+        for va, pa in wanted.items():
+            tables.map(va, pa)
+        mapped = {
+            one.first: one.pa
+            for one in ranges(tables.memory, tables.paging)
+            if one.kind == "mapped"
+        }
+
+        assert mapped == wanted
+        assert {va: translate(tables.memory, tables.paging, va) for va in wanted} == wanted
+        assert all(
+            tables.verdict(va + 0x1000)[0] in ("not-present", "non-canonical")
+            for va in wanted
+            if va + 0x1000 not in wanted
+        )

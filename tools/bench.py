@@ -1,0 +1,314 @@
+"""Measure the budgets of the design in one run: `python tools/bench.py [--json] [--only WORD]`.
+
+A row is data: what is measured, its budget, and a function that measures it. Ratios take subject
+and baseline in turns, so that both meet the same machine, and the minimum of many rounds of each.
+Figures on a busy machine are high; what fails there is to be measured again before it is believed.
+"""
+
+import argparse
+import ctypes
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from itertools import cycle
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import unicorn
+from unicorn import x86_const as x86
+
+from emu import Access, Machine, PageFault, PhysAddr, Returned, VirtAddr, map_page, refusal
+from emu.paging import RW
+from emu.walk import walk
+
+ROOT = Path(__file__).parents[1]
+TIB = 1 << 40
+CODE = VirtAddr(0xFFFF_FFFF_8100_0000)
+CODE_PA = PhysAddr(0x100_0000)
+DATA = VirtAddr(0xFFFF_8880_0000_0000)
+ABSENT = VirtAddr(0xFFFF_E700_0000_0000)
+STORE, HLT = b"\xc7\x47\x34\x01\x00\x00\x00\xf4", b"\xf4"  # mov dword ptr [rdi + 0x34], 1; hlt
+RETURN = CODE + 0x100
+OLD_EXCEPTION = 5536  # where the engine's context keeps it; every cycle of the baseline proves it
+ROUNDS = 60
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    budget: float
+    unit: str
+    measure: Callable[[], float]
+
+
+# -- measuring
+
+
+def seconds(function: Callable[[], object], number: int) -> float:
+    """Return how long one call of `function` takes, over `number` calls."""
+    calls = range(number)
+    begin = perf_counter()
+    for _ in calls:
+        function()
+    return (perf_counter() - begin) / number
+
+
+def ratio(
+    subject: Callable[[], object], baseline: Callable[[], object], number: int = 500
+) -> float:
+    """Return how many times as long `subject` takes, measured in turns."""
+    times = [(seconds(subject, number), seconds(baseline, number)) for _ in range(ROUNDS)]
+    return min(time for time, _ in times) / min(time for _, time in times)
+
+
+def best(function: Callable[[], object], number: int = 200, rounds: int = ROUNDS) -> float:
+    """Return the shortest time of one call, in seconds."""
+    return min(seconds(function, number) for _ in range(rounds))
+
+
+def wall(*command: str, status: int = 0) -> float:
+    """Return the shortest time that a whole `pagewalk` takes, in seconds."""
+
+    def run() -> None:
+        found = subprocess.run(
+            [sys.executable, "-m", "pagewalk", *command], capture_output=True, cwd=ROOT
+        )
+        assert found.returncode == status, found.stderr
+
+    return best(run, number=1, rounds=9)
+
+
+def printed(code: str) -> float:
+    """Return the number that `code` prints in a process of its own; the smallest of several."""
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.run(command, check=True, capture_output=True, cwd=ROOT) for _ in range(5)]
+    return min(float(run.stdout) for run in runs)
+
+
+# -- the machine
+
+
+def machine(levels: int = 4) -> Machine:
+    """A machine of a tebibyte with a store that faults and a hlt to return to."""
+    built = Machine(ram=TIB, levels=levels, code=[(CODE_PA, CODE_PA + (2 << 20))])
+    where = built.memory, built.frames, built.cpu.paging
+    map_page(*where, CODE, CODE_PA, 0, level=2)
+    map_page(*where, DATA, PhysAddr(0x200_0000), RW)
+    built.memory.write(CODE_PA, STORE)
+    built.memory.write(PhysAddr(CODE_PA + RETURN - CODE), HLT)
+    return built
+
+
+def bare(built: Machine) -> unicorn.Uc:
+    """A Unicorn through its public binding, over the same RAM and tables."""
+    uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64, x86.UC_CPU_X86_ICELAKE_SERVER)
+    uc.mem_map_ptr(0, TIB, unicorn.UC_PROT_ALL, built.memory.host_address)
+    uc.ctl_exits_enabled(True)
+    uc.ctl_set_exits([])
+    uc.hook_add(unicorn.UC_HOOK_INTR, lambda uc, vector, data: uc.emu_stop())
+    paging = built.cpu.paging
+    uc.reg_write(x86.UC_X86_REG_CR4, paging.cr4)
+    uc.msr_write(0xC000_0080, paging.efer)
+    uc.reg_write(x86.UC_X86_REG_CR3, paging.cr3)
+    uc.reg_write(x86.UC_X86_REG_CR0, paging.cr0)
+    uc.reg_write(x86.UC_X86_REG_RDI, ABSENT)
+    return uc
+
+
+def fault_baseline(built: Machine) -> Callable[[], object]:
+    """One fault through the public binding, reported and forgotten; asserts that it happened."""
+    uc = bare(built)
+    uc.ram = built.memory  # which must outlive it
+    context = uc.context_save()
+    address = ctypes.cast(context.context, ctypes.c_void_p).value
+    assert address is not None
+    old_exception = ctypes.c_int32.from_address(address + OLD_EXCEPTION)
+
+    def fault() -> object:
+        uc.emu_start(CODE, 0)
+        uc.context_update(context)
+        assert old_exception.value == 14, "the baseline did not fault"
+        old_exception.value = -1
+        uc.context_restore(context)
+        return uc.reg_read(x86.UC_X86_REG_CR2), uc.reg_read(x86.UC_X86_REG_RIP)
+
+    assert fault() == (ABSENT + 0x34, CODE)
+    return fault
+
+
+def fault_ratio() -> float:
+    built = machine()
+    run = built.cpu.run
+    fault = PageFault(VirtAddr(ABSENT + 0x34), 2, rip=CODE)
+
+    assert run(CODE, rdi=ABSENT) == fault
+    return ratio(lambda: run(CODE), fault_baseline(built))
+
+
+def return_ratio() -> float:
+    built = machine()
+    run, uc = built.cpu.run, bare(built)
+    assert run(RETURN, returns_to=RETURN) == Returned()
+    return ratio(lambda: run(RETURN, returns_to=RETURN), lambda: uc.emu_start(RETURN, 0))
+
+
+def explained_walk(levels: int) -> float:
+    built = machine(levels)
+    read, paging, access = built.memory.read_u64, built.cpu.paging, Access("write", user=True)
+
+    def explain() -> object:
+        return refusal(walk(read, paging, DATA), access, paging)
+
+    assert explain()
+    return best(explain) * 1e6
+
+
+def fresh_machine() -> float:
+    return best(lambda: Machine(ram=TIB), number=5) * 1e3
+
+
+def resident() -> float:
+    return printed(
+        "from emu import Machine; m = Machine(ram=1 << 40)\n"
+        "status = dict(line.split(':') for line in open('/proc/self/status'))\n"
+        "print(int(status['VmRSS'].split()[0]) / 1024)"
+    )
+
+
+# -- Linux on it
+
+
+def kernel_run_ratio() -> float:
+    """Each run switches to the other of two tasks and runs a routine that returns."""
+    from kernel_model import Kernel
+
+    kernel = Kernel(release="6.8", levels=4)
+    tasks = [kernel.fork("even"), kernel.fork("odd")]
+    page = kernel.layout.pfn_to_page(0x100)
+    turns = cycle(tasks)
+
+    def run() -> object:
+        return kernel.run(next(turns), "__init_single_page", rdi=page, rsi=0x100, rdx=0, rcx=0)
+
+    assert [run(), run()] == [Returned(), Returned()]
+    return ratio(run, fault_baseline(machine()), number=100)
+
+
+def fresh_kernel() -> float:
+    from kernel_model import Kernel
+
+    Kernel(release="6.8", levels=4)
+    return best(lambda: Kernel(release="6.8", levels=4), number=2, rounds=15) * 1e3
+
+
+def first_image() -> float:
+    """What the first kernel of a process costs beyond the second: its image, in the main."""
+    return printed(
+        "from time import perf_counter as now\n"
+        "from kernel_model import Kernel; import emu.machine\n"
+        "times = [now(), Kernel(), now(), Kernel(), now()]\n"
+        "print(1e3 * ((times[2] - times[0]) - (times[4] - times[2])))"
+    )
+
+
+def scenario() -> float:
+    from kernel_model.scenarios import run_scenario
+
+    assert run_scenario("vmemmap-devdax")
+    return best(lambda: run_scenario("vmemmap-devdax"), number=1, rounds=15) * 1e3
+
+
+def fork() -> float:
+    from kernel_model import Kernel
+
+    kernel = Kernel(release="6.8", levels=4)
+    return best(lambda: kernel.fork("child"), number=100, rounds=30) * 1e6
+
+
+def sync() -> float:
+    """Fill one top-level slot of 10,000 tables; another slot each time, since it is filled once."""
+    from kernel_model import Kernel
+    from kernel_model.sync import sync_global_pgds
+
+    kernel = Kernel(release="6.8", levels=4)
+    tasks = [kernel.fork("child") for _ in range(10_000)]
+    slot = 1 << 39
+    vmemmap = kernel.layout.pfn_to_page(0) & -slot
+    times = []
+    for n in range(1, 9):
+        addr = vmemmap + n * slot
+        at = addr >> 39 & 511
+        entry_pa = PhysAddr(kernel.init_mm.pgd + 8 * at)
+        assert kernel.memory.read_u64(entry_pa) == 0, f"slot {at} is in use"
+        kernel.memory.write_u64(entry_pa, kernel.frames.allocate() | 3)
+        begin = perf_counter()
+        stop = kernel.run(kernel.init_task, sync_global_pgds, addr, addr)
+        times.append(perf_counter() - begin)
+        assert stop == Returned()
+        filled = {kernel.memory.read_u64(PhysAddr(task.mm.pgd + 8 * at)) for task in tasks}
+        assert filled == {kernel.memory.read_u64(entry_pa)}
+    return min(times) * 1e3
+
+
+def rows() -> Iterator[Row]:
+    """Every row of the design whose subject exists."""
+    yield Row("Cpu.run that faults / the baseline", 1.5, "x", fault_ratio)
+    yield Row("Cpu.run that returns / a bare emu_start", 2, "x", return_ratio)
+    yield Row("an explained walk, 4 levels", 5, "us", lambda: explained_walk(4))
+    yield Row("an explained walk, 5 levels", 5, "us", lambda: explained_walk(5))
+    yield Row("a fresh Machine of 1 TiB", 1, "ms", fresh_machine)
+    yield Row("resident, 1 TiB untouched", 64, "MiB", resident)
+    if find_spec("kernel_model"):
+        yield Row("Kernel.run / the baseline", 4, "x", kernel_run_ratio)
+        yield Row("a fresh Kernel, image cached", 20, "ms", fresh_kernel)
+        yield Row("the first image in a process", 60, "ms", first_image)
+        yield Row("vmemmap-devdax in process", 20, "ms", scenario)
+        yield Row("sync of one slot into 10,000 tables", 5, "ms", sync)
+        yield Row("a fork", 50, "us", fork)
+    if find_spec("pagewalk"):
+        run = ("run", "vmemmap-devdax")
+        yield Row("pagewalk run vmemmap-devdax", 0.5, "s", lambda: wall(*run, status=1))
+        yield Row("pagewalk --help", 150, "ms", lambda: wall("--help") * 1e3)
+
+
+# -- telling
+
+
+def main() -> int:
+    """Print the table; 1 if a budget is exceeded."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    parser.add_argument("--only", metavar="WORD", default="", help="rows whose text has WORD")
+    options = parser.parse_args()
+
+    results = []
+    for row in rows():
+        if options.only not in row.what:
+            continue
+        measured = row.measure()
+        results.append(
+            {
+                "what": row.what,
+                "measured": round(measured, 3),
+                "budget": row.budget,
+                "unit": row.unit,
+                "ok": measured <= row.budget,
+            }
+        )
+        if not options.json:
+            verdict = "ok" if measured <= row.budget else "OVER"
+            figures = f"{measured:10.2f} {row.unit:4}{row.budget:8g} {row.unit:4}"
+            print(f"{row.what:44}{figures} {verdict}", flush=True)
+    if options.json:
+        print(json.dumps({"schema": 1, "rows": results}, indent=1))
+    return 0 if all(result["ok"] for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
