@@ -166,7 +166,7 @@ def explained_walk(levels: int) -> float:
         return refusal(walk(read, paging, DATA), access, paging)
 
     assert explain()
-    return best(explain) * 1e6
+    return best(explain, rounds=400) * 1e6
 
 
 def fresh_machine() -> float:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pagewalk.render_trace import Objects
 
 _SLICE = 10_000  # steps; what is recorded of them is held in memory
-_JSON_BATCH = 1_000
+_BATCH = 1_000  # events that are printed at once
 _MOST_STEPS = 1 << 62
 
 _EPILOG = """\
@@ -213,8 +213,16 @@ def _lines(bare: "Bare", session: Session, file: str) -> "Generator[str, None, N
     yield ""
 
     lines = Lines(bare.symbol, lambda: bare.cpu.paging)
-    for event in session.events():
-        yield from lines.of(event)
+    batch: list[str] = []  # one write for many lines
+    try:
+        for event in session.events():
+            batch += lines.of(event)
+            if len(batch) >= _BATCH:
+                yield "\n".join(batch)
+                batch.clear()
+    finally:
+        if batch:
+            yield "\n".join(batch)
     yield ""
     yield from _end_lines(bare, session)
 
@@ -261,7 +269,7 @@ def _print_json(bare: "Bare", session: Session, file: str) -> None:
         try:
             for event in events:
                 batch.append(objects.of(event))
-                if len(batch) == _JSON_BATCH:
+                if len(batch) == _BATCH:
                     write(separator + ",\n".join(batch))
                     separator, batch = ",\n", []
         except KeyboardInterrupt:
