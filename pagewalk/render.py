@@ -10,7 +10,7 @@ from typing import Final
 
 from emu import Access, Paging, refusal
 from emu.fault import VECTOR_NAME
-from emu.paging import ENTRY_NAME, PS, RW, US, XD, A, D, G, P, frame, maps_page, page_size
+from emu.paging import ENTRY_NAME, PS, RW, US, XD, A, D, G, P, frame, page_size
 from emu.walk import Step, Walk
 from kernel_model.history import Event, Forked, Mapped, Populated, Switched, Synced
 from kernel_model.layout import TIB, Layout
@@ -162,9 +162,7 @@ def _merged(events: list[Event]) -> Iterator[Event]:
             and (event.path, event.detail, event.start)
             == (pending.path, pending.detail, pending.end)
         ):
-            pending = Mapped(
-                pending.region, pending.start, event.end, pending.path, pending.detail
-            )
+            pending = Mapped(pending.region, pending.start, event.end, pending.path, pending.detail)
             held = [e for e in held if not _did_nothing(e)]
             continue
         if pending is not None and _did_nothing(event):

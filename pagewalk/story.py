@@ -28,9 +28,7 @@ def story_lines(run: ScenarioRun, recorder: "Recorder | None" = None) -> Iterato
         f"release {kernel.release.name} ({kernel.release.summary}), build {kernel.build.name}, "
         f"{layout.levels} levels"
     )
-    yield "  " + " ".join(
-        f"{p.name}={p.show(run.settings[p.name])}" for p in scenario.parameters
-    )
+    yield "  " + " ".join(f"{p.name}={p.show(run.settings[p.name])}" for p in scenario.parameters)
     yield ""
     yield "Layout"
     for line in render.layout_lines(layout):

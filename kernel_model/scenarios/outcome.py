@@ -17,9 +17,7 @@ from kernel_model.scenarios.spec import Scenario, Settings
 
 SCHEMA: Final = 1
 _INVALID_OPCODE: Final = 6
-Outcome = Literal[
-    "completed", "oops", "bug", "shutdown", "error", "outside-ram", "halted", "limit"
-]
+Outcome = Literal["completed", "oops", "bug", "shutdown", "error", "outside-ram", "halted", "limit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +71,7 @@ class ScenarioRun:
             "release": kernel.release.name,
             "build": kernel.build.name,
             "levels": kernel.layout.levels,
-            "settings": {
-                p.name: p.show(self.settings[p.name]) for p in self.scenario.parameters
-            },
+            "settings": {p.name: p.show(self.settings[p.name]) for p in self.scenario.parameters},
             "outcome": self.outcome,
             "error": ERRNO_NAME.get(errno, str(errno)) if errno else None,
             "fault": fault_json(kernel, self.ending),

@@ -95,7 +95,9 @@ def _number(name: str, text: str) -> int:
     try:
         value = parse_number(text)
     except ValueError:
-        raise ValueError(f"{name} {text!r}: expected a number, such as 0x1000, 4096 or 2M") from None
+        raise ValueError(
+            f"{name} {text!r}: expected a number, such as 0x1000, 4096 or 2M"
+        ) from None
     if not 0 <= value < 1 << 64:
         raise ValueError(f"{name} {text!r}: expected a number from 0 to 2^64 - 1")
     return value

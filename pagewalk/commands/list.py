@@ -24,9 +24,7 @@ def run(args: argparse.Namespace) -> int:
     for scenario in SCENARIOS.values():
         lines.append(f"  {scenario.name}: {scenario.summary} (release {scenario.release})")
         for p in scenario.parameters:
-            default = " / ".join(
-                dict.fromkeys(p.show(p.default_at(levels)) for levels in (4, 5))
-            )
+            default = " / ".join(dict.fromkeys(p.show(p.default_at(levels)) for levels in (4, 5)))
             choices = f", one of {', '.join(map(p.show, p.choices))}" if p.choices else ""
             lines.append(f"    {p.name}={default}  {p.help}{choices}")
         lines.append("")

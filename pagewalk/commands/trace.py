@@ -220,10 +220,10 @@ def _lines(bare: "Bare", session: Session, file: str) -> "Generator[str, None, N
             if len(batch) >= _BATCH:
                 yield "\n".join(batch)
                 batch.clear()
-    finally:
-        if batch:
-            yield "\n".join(batch)
-    yield ""
+    except KeyboardInterrupt:
+        yield "\n".join(batch)
+        raise
+    yield "\n".join([*batch, ""])
     yield from _end_lines(bare, session)
 
 
