@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 from pagewalk.arguments import BadInput
 
-BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
+ENGINE_FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 
 COMMANDS = {
     "list": "scenarios, releases and routines",
@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = next((word for word in arguments if word in COMMANDS), None)
     try:
+        if sys.stdout is None:
+            raise BadInput("standard output is closed: expected somewhere to write to")
         args = make_parser(command).parse_args(arguments)
         status = import_module(f"pagewalk.commands.{args.command}").run(args)
         sys.stdout.flush()
@@ -79,6 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("pagewalk: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        from emu import EngineError  # not before it is needed: --help loads little
+
+        if not isinstance(error, EngineError):
+            raise
+        print(f"pagewalk: the engine cannot go on: {error}", file=sys.stderr)
+        return ENGINE_FAILED
     return int(status)
 
 
