@@ -32,8 +32,7 @@ def kernel_function(
         try:
             return function(kernel, *args, **kwargs)
         finally:
-            if kernel.current.frames:  # else the task died, and its frames with it
-                kernel.current.frames.pop()
+            kernel.current.frames.pop()
 
     return framed
 

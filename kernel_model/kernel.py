@@ -178,8 +178,6 @@ class Kernel:
             value = what(self, *args, **kwargs)
         except TaskDied as death:
             return death.stop
-        finally:
-            task.frames.clear()
         return Returned((value or 0) & (1 << 64) - 1)
 
     # -- for modelled functions

@@ -232,6 +232,12 @@ def test_nothing_can_be_added_without_memory(starved: Kernel, options: dict[str,
     assert dax(starved, **options) == ENOMEM
 
 
+def test_not_even_what_describes_the_device_finds_memory_in_the_end(starved: Kernel) -> None:
+    errors = {dax(starved, 80 * GIB, 128 * MIB) for _ in range(65)}  # one frame holds 64
+
+    assert errors == {ENOMEM}
+
+
 def test_a_failed_population_is_not_synced() -> None:
     with boot(FOUR) as kernel:
         task = kernel.fork("early")

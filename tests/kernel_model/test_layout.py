@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.kernel_facts import GIB, TIB
 
@@ -166,6 +166,7 @@ ACCEPTED = {  # the first and the last base with 64-byte struct pages and up to 
 
 
 @pytest.mark.parametrize("levels", [4, 5])
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_base_in_the_window_keeps_the_regions_in_order_and_apart(
     levels: int, data: st.DataObject

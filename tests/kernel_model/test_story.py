@@ -179,6 +179,17 @@ def test_the_other_path_leaves_nothing_to_heal_when_it_comes_first(
     assert any_kernel.run(early, "__init_single_page", rdi=where.boundary) == Returned()
 
 
+def test_the_other_path_does_not_heal_a_slot_that_it_only_reaches_up_to(
+    any_kernel: Kernel, where: Where
+) -> None:
+    early = any_kernel.fork("early")
+    populate_compound(any_kernel, where.pfn)
+
+    populate_section_memmap(any_kernel, where.pfn - SECTION, SECTION, 0, None, None)
+
+    assert entries(any_kernel, where.boundary, early.mm) == [0]
+
+
 def test_a_worker_that_borrows_a_late_table_in_time_does_not_fault(kernel: Kernel) -> None:
     task = kernel.fork("modprobe")
     kernel.before["memmap_init_zone_device"] = lambda k: k.switch_mm(k.fork("late").mm)

@@ -144,6 +144,7 @@ def test_init_single_page_leaves_an_unused_page_on_no_list(
         refcount=1,
         memcg_data=0,
     )
+    assert (kernel.page(100).node, kernel.page(100).zone) == (3, 2)
 
 
 @pytest.mark.parametrize("struct_page", [64, 80, 96])
