@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 from pagewalk.arguments import BadInput
 
-ENGINE_FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
+FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 
 COMMANDS = {
     "list": "scenarios, releases and routines",
@@ -82,12 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("pagewalk: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        from emu import EngineError  # not before it is needed: --help loads little
+        from emu import EmuError  # not before it is needed: --help loads little
 
-        if not isinstance(error, EngineError):
+        if not isinstance(error, EmuError):
             raise
-        print(f"pagewalk: the engine cannot go on: {error}", file=sys.stderr)
-        return ENGINE_FAILED
+        print(f"pagewalk: cannot go on: {error}", file=sys.stderr)
+        return FAILED
     return int(status)
 
 

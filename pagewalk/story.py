@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from emu import PageFault
 from emu.walk import Walk
 from kernel_model.history import Populated
-from kernel_model.pgtable import none
 from kernel_model.scenarios.outcome import ScenarioRun
 from pagewalk import render
 from pagewalk.render_trace import Lines
@@ -57,14 +56,16 @@ def _unsynced_lines(kernel: "Kernel") -> Iterator[str]:
     """Say which tables lack a slot that was filled since boot; read from the tables themselves."""
     filled = [e for e in kernel.history[kernel.nr_boot_events :] if isinstance(e, Populated)]
     for event in filled:
+        pgtable = kernel.pgtable
         lacking = [
             mm.name
             for mm in kernel.pgd_list
-            if none(kernel.pgtable.get(kernel.pgtable.pgd_offset(mm.pgd, event.addr)))
+            if pgtable.top_none(pgtable.get(pgtable.pgd_offset(mm.pgd, event.addr)))
         ]
         if lacking:
             names = ", ".join(lacking[:8]) + (", …" if len(lacking) > 8 else "")
-            yield f"  slot {event.slot} was not synced: {names} lacks it"
+            lack = "lacks" if len(lacking) == 1 else "lack"
+            yield f"  slot {event.slot} was not synced: {names} {lack} it"
         elif kernel.pgd_list:
             yield f"  slot {event.slot} is in every task's table"
 

@@ -1,32 +1,17 @@
-"""`pagewalk run SCENARIO`: run it, tell its story, judge --expect."""
+"""`pagewalk run SCENARIO`: run it, tell its story, judge --expect.
+
+Knows what was expected. Refuses to know how a scenario is run (`playing`) or told (`story`).
+"""
 
 import argparse
 import json
-from collections.abc import Callable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pagewalk.arguments import BadInput, bad, number
+from pagewalk.playing import add_scenario_options, play, scenario_arguments
 
 if TYPE_CHECKING:
-    from emu.trace import Recorder
     from kernel_model.scenarios.outcome import ScenarioRun
-
-_BAR_FROM = 1 << 20  # pages: what takes less than a second or so needs no progress bar
-
-
-def add_scenario_options(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses a scenario's variant; `walk` has the same."""
-    parser.add_argument("--release", metavar="R", help="a kernel release (default: the scenario's)")
-    parser.add_argument("--build", metavar="B", help="a build (default: the release's)")
-    parser.add_argument("--levels", metavar="4|5", default="4", help="paging levels (default: 4)")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="change a parameter; may be repeated",
-    )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,24 +36,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def scenario_arguments(args: argparse.Namespace) -> dict[str, object]:
-    """Return the options of `add_scenario_options` as `prepare`'s arguments."""
-    settings = {}
-    for item in args.set:
-        key, equals, value = item.partition("=")
-        if not equals:
-            bad("--set", repr(item), "KEY=VALUE")
-        settings[key.strip()] = value.strip()
-    if args.levels not in ("4", "5"):
-        bad("--levels", repr(args.levels), "4 or 5")
-    return {
-        "release": args.release,
-        "build": args.build,
-        "levels": int(args.levels),
-        "settings": settings,
-    }
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the scenario; 0 if it completed, or if --expect held."""
     expected = _expected(args.expect)
@@ -84,54 +51,6 @@ def run(args: argparse.Namespace) -> int:
     if expected is None:
         return 0 if finished.outcome == "completed" else 1
     return 0 if _held(expected, finished) else 1
-
-
-def play(
-    scenario: str, arguments: dict[str, object], *, keep: int | None = 0
-) -> "tuple[ScenarioRun, Recorder | None]":
-    """Run a scenario with progress, a wall-clock limit and Ctrl-C; return it, and its recording.
-
-    `keep` is how many events to record: 0 for none, None for all.
-    """
-    from emu import StepLimit, VirtAddr
-    from kernel_model import TaskDied
-    from kernel_model.scenarios import prepare
-    from pagewalk.guard import Guard, guarded
-    from pagewalk.terminal import progress
-
-    guard: Guard | None = None
-    advance: Callable[[int], None] | None = None
-
-    def tell(nr_pages: int) -> None:
-        """Where Python works for long, it looks up now and then, as a routine's end does."""
-        if guard is not None and guard.interrupted:
-            raise KeyboardInterrupt
-        if guard is not None and guard.timed_out:
-            raise TaskDied(StepLimit(VirtAddr(0)))
-        if advance is not None:
-            advance(nr_pages)
-
-    try:
-        found, kernel, values = prepare(scenario, progress=tell, **arguments)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise BadInput(str(error)) from None
-    pages = int(values.get("nr_pages", int(values.get("size", 0)) >> 12))
-    with ExitStack() as stack:
-        recorder = None
-        if keep != 0:
-            from emu.trace import Recorder
-
-            recorder = stack.enter_context(Recorder(kernel.cpu, keep=keep))
-        advance = stack.enter_context(progress("adding pages", pages, _BAR_FROM))
-        guard = stack.enter_context(guarded(kernel.cpu))
-        ending = found.play(kernel, values)
-    if guard.interrupted:
-        raise KeyboardInterrupt
-
-    from kernel_model.scenarios.outcome import ScenarioRun
-
-    count = recorder.instructions if recorder else None
-    return ScenarioRun(found, values, kernel, ending, count), recorder
 
 
 def _events_to_keep(text: str | None) -> int | None:

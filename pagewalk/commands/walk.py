@@ -1,11 +1,14 @@
-"""`pagewalk walk ADDR`: every entry read for an address, its bits, where the walk stops and why."""
+"""`pagewalk walk ADDR`: every entry read for an address, its bits, where the walk stops and why.
+
+Knows which table is meant. Refuses to know how a walk looks (`render`).
+"""
 
 import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
 from pagewalk.arguments import BadInput, bad, number
-from pagewalk.commands.run import add_scenario_options, play, scenario_arguments
+from pagewalk.playing import add_scenario_options, play, scenario_arguments
 
 if TYPE_CHECKING:
     from emu import Paging
