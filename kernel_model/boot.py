@@ -13,7 +13,7 @@ Physical memory, lowest first; the rest is free, and handed out from the top dow
 from typing import TYPE_CHECKING, Final
 
 from emu import Machine, Paging, PhysAddr, VirtAddr, map_page
-from emu.paging import page_size
+from emu.paging import CR4_LA57, page_size
 from kernel_model.builds import DATA, TEXT, module_of
 from kernel_model.directmap import kernel_physical_mapping_init
 from kernel_model.layout import (
@@ -47,7 +47,6 @@ _ESPFIX: Final = 0xFFFF_FF00_0000_0000  # slot 510 at 4 levels
 # The control registers of the second oops, LA57 aside; NX and syscall on.
 CR0: Final = 0x8005_0033
 CR4: Final = 0x75_0EF0
-CR4_LA57: Final = 1 << 12
 EFER: Final = 0xD01
 PKRU: Final = 0x5555_5554
 

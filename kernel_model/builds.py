@@ -11,9 +11,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Final, Literal
 
-from asm import Image, assemble_file, link
+from asm import Image, Program, assemble_file, link
 from kernel_model.layout import MODULES_VADDR, START_KERNEL_MAP
 from kernel_model.structs import SIZEOF_PAGE, assembly_constants
+from kernel_model.words import did_you_mean
 
 TEXT: Final = START_KERNEL_MAP + 0x100_0000  # 16 MiB: CONFIG_PHYSICAL_START
 DATA: Final = START_KERNEL_MAP + 0x200_0000
@@ -37,7 +38,6 @@ class Build:
     modules: tuple[str, ...]
     inlined: dict[str, str] = field(default_factory=dict)
     preempt: Literal["voluntary", "full"] = "voluntary"
-    taint: str = ""  # letters, as in "Tainted: G        W"
 
 
 BUILDS: Final = {
@@ -54,17 +54,17 @@ BUILDS: Final = {
             modules=("device_dax", "xe"),
             inlined={"pagemap_range": "memremap_pages"},
             preempt="full",
-            taint="W",
         ),
     )
 }
 
 
 def find_build(name: str) -> Build:
-    """Return a build by name; ValueError that lists the names."""
-    if name not in BUILDS:
-        raise ValueError(f"unknown build {name!r}: expected {', '.join(BUILDS)}")
-    return BUILDS[name]
+    """Return a build by name; ValueError that lists the names, and the nearest."""
+    if name in BUILDS:
+        return BUILDS[name]
+    hint = did_you_mean(name, BUILDS)
+    raise ValueError(f"unknown build {name!r}: expected {', '.join(BUILDS)}{hint}")
 
 
 @cache
@@ -73,13 +73,31 @@ def build_image(name: str, sizeof_page: int, refcount_reset_types: frozenset[int
     build = find_build(name)
     if sizeof_page not in SIZEOF_PAGE:
         raise ValueError(f"struct page of {sizeof_page} bytes: expected 64, 80 or 96")
-    constants = assembly_constants(sizeof_page, refcount_reset_types)
-    asm = files("asm")
-    programs = [assemble_file(asm / source, constants=constants) for source in build.sources]
+    programs = [_program(source, sizeof_page, refcount_reset_types) for source in build.sources]
     bases = {".text": TEXT, ".data": DATA}
     for i, module in enumerate(build.modules):
         bases[_MODULE_PREFIX + module] = MODULES_VADDR + (i + 1) * _MODULE_STRIDE
     return link(programs, bases)
+
+
+@cache
+def routines(sizeof_page: int, refcount_reset_types: frozenset[int]) -> tuple[str, ...]:
+    """List the functions that run on the CPU: those of the sources that hold in every build.
+
+    A build's own source has only stubs of functions that run in Python.
+    """
+    return tuple(
+        symbol.name
+        for source in _EVERYWHERE
+        for symbol in _program(source, sizeof_page, refcount_reset_types).symbols.values()
+        if symbol.kind == "function"
+    )
+
+
+@cache
+def _program(source: str, sizeof_page: int, refcount_reset_types: frozenset[int]) -> Program:
+    constants = assembly_constants(sizeof_page, refcount_reset_types)
+    return assemble_file(files("asm") / source, constants=constants)
 
 
 def module_of(section: str) -> str | None:

@@ -73,6 +73,14 @@ def depth(image: Image, address: int) -> int:
 
 
 @cache
+def deepest(image: Image, function: str) -> int:
+    """Return how far below its return address a function's RSP is at most."""
+    start = image.address(function)
+    end = start + image.symbols[function].size
+    return max(image.stack_depth(address) or 0 for address in range(start, end))
+
+
+@cache
 def _only_call(image: Image, caller: str, callee: str) -> tuple[CallSite, int]:
     """Return the one place where `caller` calls `callee`, and how deep its stack is there."""
     sites = image.call_sites(caller, callee)

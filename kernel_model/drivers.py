@@ -1,6 +1,7 @@
 """The drivers that ask for device memory: device-dax, and xe for a GPU's own memory.
 
-Knows the calls from a bus's probe down to devm_memremap_pages(). Linux vocabulary; source:
+Knows the calls from a bus's probe down to devm_memremap_pages(). Refuses to know what becomes of
+the memory (`memremap`), and everything else that a driver does. Linux vocabulary; source:
 drivers/dax/device.c (v6.17), and for xe the call trace in "[RFC V1 PATCH mm-hotfixes 2/3]
 x86/mm: define p*d_populate_kernel() and top level page table sync".
 """
@@ -29,8 +30,11 @@ def dev_dax_probe(kernel: "Kernel", start: int, size: int, align: int) -> int:
 
     -EINVAL for an `align` that no level maps, or that the range is not a multiple of.
     """
-    if align not in (PAGE_SIZE, PMD_SIZE, PUD_SIZE) or (start | size) % align:
-        return -EINVAL
+    if align not in (PAGE_SIZE, PMD_SIZE, PUD_SIZE):
+        return kernel.refuse("dev_dax_probe", EINVAL, f"no level maps pages of {align:#x} bytes")
+    if (start | size) % align:
+        why = f"{start:#x} (+{size:#x}) is not a multiple of {align:#x}"
+        return kernel.refuse("dev_dax_probe", EINVAL, why)
     shift = (align >> PAGE_SHIFT).bit_length() - 1 if align > PAGE_SIZE else 0
     pgmap = DevPagemap(MEMORY_DEVICE_GENERIC, start, size, vmemmap_shift=shift)
     return devm_memremap_pages(kernel, pgmap)

@@ -58,4 +58,13 @@ class Switched:
     cr3: int
 
 
-Event = Forked | Populated | Synced | Mapped | Switched
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """`path` was the first to return -`errno`; `why` says what of, with the values."""
+
+    path: str
+    errno: int
+    why: str
+
+
+Event = Forked | Populated | Synced | Mapped | Switched | Refused

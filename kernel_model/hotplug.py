@@ -25,7 +25,7 @@ def mhp_range_allowed(kernel: "Kernel", start: int, size: int) -> bool:
 
     Up to 6.10 the end was 1 << MAX_PHYSMEM_BITS, wherever KASLR had the direct map end.
     """
-    return 0 <= start < start + size <= _physmem_end(kernel)
+    return 0 <= start < start + size <= physmem_end(kernel)
 
 
 @kernel_function
@@ -41,7 +41,8 @@ def arch_add_memory(
     try:
         kernel_physical_mapping_init(kernel, start, start + size)
     except OutOfFrames:
-        return -ENOMEM
+        why = f"no frame is left to map {start:#x} (+{size:#x}) in the direct map"
+        return kernel.refuse("arch_add_memory", ENOMEM, why)
     return add_pages(kernel, nid, start >> PAGE_SHIFT, size >> PAGE_SHIFT, altmap, pgmap)
 
 
@@ -56,8 +57,8 @@ def add_pages(
 ) -> int:
     """Add pages, unless the release refuses what lies beyond the direct map's end."""
     end = start_pfn + nr_pages << PAGE_SHIFT
-    if kernel.release.checks_physmem_end and end > _physmem_end(kernel):
-        return -ERANGE
+    if kernel.release.checks_physmem_end and end > physmem_end(kernel):
+        return kernel.refuse("add_pages", ERANGE, beyond_physmem_end(kernel, end))
     return _add_pages(kernel, nid, start_pfn, nr_pages, altmap, pgmap)
 
 
@@ -72,7 +73,8 @@ def __add_pages(
 ) -> int:
     """Add pages section by section; what was added before a failure stays."""
     if (pfn | nr_pages) % PAGES_PER_SUBSECTION or not nr_pages:
-        return -EINVAL
+        why = f"pfn {pfn:#x} (+{nr_pages}) is not a range of whole 2 MiB subsections"
+        return kernel.refuse("__add_pages", EINVAL, why)
     end = pfn + nr_pages
     while pfn < end:
         nr = min(end, (pfn | PAGES_PER_SECTION - 1) + 1) - pfn
@@ -87,10 +89,18 @@ def __add_pages(
 _add_pages = __add_pages
 
 
-def _physmem_end(kernel: "Kernel") -> int:
+def physmem_end(kernel: "Kernel") -> int:
     """DIRECT_MAP_PHYSMEM_END: the byte after the last that may be added."""
     end = 1 << kernel.layout.max_physmem_bits
     return min(end, kernel.layout.physmem_end) if kernel.release.checks_physmem_end else end
+
+
+def beyond_physmem_end(kernel: "Kernel", end: int) -> str:
+    """Say that a range ends too high, and where it may."""
+    last, bits = physmem_end(kernel), kernel.layout.max_physmem_bits
+    if last == 1 << bits:
+        return f"the range ends at {end:#x}, beyond {bits} physical address bits"
+    return f"the range ends at {end:#x}, beyond the direct map's end {last:#x}"
 
 
 @kernel_function
@@ -108,7 +118,8 @@ def sparse_add_section(
     """
     filled = kernel.sections.fill(start_pfn, nr_pages)
     if filled is None:
-        return -EEXIST
+        why = f"pfn {start_pfn:#x} (+{nr_pages}) has struct pages already"
+        return kernel.refuse("sparse_add_section", EEXIST, why)
     section, was_empty = filled
     if section.early and not was_empty and nr_pages < PAGES_PER_SECTION:
         return 0  # the memmap of boot RAM covers the whole section

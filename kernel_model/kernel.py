@@ -26,21 +26,24 @@ from emu import (
     map_page,
     read_virtual,
 )
+from emu.paging import MAXPHYADDR
 from emu.walk import Walk, walk
 from kernel_model import boot
-from kernel_model.builds import Build, build_image, find_build
-from kernel_model.callstack import call_site, depth
-from kernel_model.errors import KernelError, TaskDied
-from kernel_model.history import Event, Switched
-from kernel_model.layout import GIB, PAGE_SIZE, Layout, make_layout
+from kernel_model.builds import Build, build_image, find_build, routines
+from kernel_model.callstack import call_site, deepest, depth
+from kernel_model.death import Death, with_symbol
+from kernel_model.errors import ENOMEM, KernelError, TaskDied
+from kernel_model.history import Event, Refused, Switched
+from kernel_model.layout import GIB, PAGE_SIZE, TIB, Layout, make_layout
 from kernel_model.mm import Mm, Stack, Task, alloc_thread_stack, fork
-from kernel_model.oops import Crash, compose
+from kernel_model.named import check_registers, check_routine
+from kernel_model.oops import compose
 from kernel_model.pgtable import PAGE_TABLE, Pgtable
 from kernel_model.releases import Release, find_release
 from kernel_model.sparse import SECTION_SIZE, SectionMap
 from kernel_model.structs import SIZEOF_PAGE, StructPage, parse_page
 
-_MAX_RAM: Final = 1 << 40
+_MAX_RAM: Final = 1 << MAXPHYADDR
 
 
 class Kernel:
@@ -63,7 +66,9 @@ class Kernel:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         if ram % SECTION_SIZE or not 0 < ram <= _MAX_RAM:
-            raise ValueError(f"ram {ram:#x}: expected a multiple of 128 MiB, up to 1 TiB")
+            raise ValueError(
+                f"ram {ram:#x}: expected a multiple of 128 MiB, up to {_MAX_RAM // TIB} TiB"
+            )
         if struct_page not in SIZEOF_PAGE:
             raise ValueError(f"struct page of {struct_page} bytes: expected 64, 80 or 96")
         self.release: Final[Release] = find_release(release)
@@ -71,9 +76,9 @@ class Kernel:
         self.layout: Final[Layout] = make_layout(
             levels=levels, vmemmap_base=vmemmap_base, ram=ram, sizeof_page=struct_page
         )
-        self.image: Final[Image] = build_image(
-            self.build.name, struct_page, self.release.refcount_reset_types
-        )
+        reset_types = self.release.refcount_reset_types
+        self.image: Final[Image] = build_image(self.build.name, struct_page, reset_types)
+        self.routines: Final = routines(struct_page, reset_types)
         self.ram: Final = ram
         self.machine: Final[Machine] = boot.make_machine(ram, levels)
         self.memory: Final[PhysMemory] = self.machine.memory
@@ -92,12 +97,13 @@ class Kernel:
         self.current: Task = self.init_task
         self.nr_stacks = 0
         self.zone_device = VirtAddr(0)
-        self._paging = self.cpu.paging
+        self.boot_paging: Final[Paging] = self.cpu.paging
+        self.selectors: Final[dict[str, int]] = self.cpu.selectors
         self._pid = 300
         self._heap = self._heap_end = 0
         self._progress = progress
-        self._crash: Crash | None = None
-        self._nr_oopses = 0
+        self._first_death: Death | None = None
+        self._last_death: Death | None = None
         try:
             boot.boot(self, ram)
         except OutOfFrames as error:
@@ -107,7 +113,10 @@ class Kernel:
     # -- tasks
 
     def fork(self, comm: str) -> Task:
-        """Make a task with a table of its own: a copy of the kernel's slots as they are now."""
+        """Make a task with a table of its own: a copy of the kernel's slots as they are now.
+
+        Raises OutOfFrames; inside a run, the run then returns -ENOMEM.
+        """
         return fork(self, comm)
 
     def kthread(self, comm: str) -> Task:
@@ -130,7 +139,7 @@ class Kernel:
         raise ValueError(f"no task is called {comm!r}: expected one of {names}")
 
     def stack_of(self, task: Task) -> Stack:
-        """Return a task's kernel stack, made now if it has none yet."""
+        """Return a task's kernel stack, made now if it has none yet. Raises OutOfFrames."""
         return task.stack or alloc_thread_stack(self, task)
 
     def switch_mm(self, mm: Mm) -> None:
@@ -162,15 +171,17 @@ class Kernel:
 
         `what` is the symbol of a routine, with registers by name (`rdi=page`), or a modelled
         kernel function with its arguments after the kernel; its result is `Returned.value`.
-        Wherever the task faults, it dies there: nothing after that happens. Raises KernelError
-        from inside a run, and ValueError for an argument that a routine cannot take.
+        Wherever the task faults, it dies there: nothing after that happens. Without memory for a
+        stack or a fork it returns -ENOMEM. Raises KernelError from inside a run, and ValueError
+        for what is no routine and for an argument that a routine cannot take.
         """
         if self.current.frames:
             raise KernelError(f"{self.current!r} is running: {task!r} cannot run inside it")
         if isinstance(what, str):
-            _check_registers(what, args, kwargs)
-        self.stack_of(task)
+            check_routine(what, self.routines, self.image)
+            check_registers(what, args, kwargs)
         try:
+            self.stack_of(task)
             self.switch_mm(task.mm)
             self.current = task
             if isinstance(what, str):
@@ -178,6 +189,8 @@ class Kernel:
             value = what(self, *args, **kwargs)
         except TaskDied as death:
             return death.stop
+        except OutOfFrames:
+            value = -ENOMEM
         return Returned((value or 0) & (1 << 64) - 1)
 
     # -- for modelled functions
@@ -197,6 +210,11 @@ class Kernel:
         at = self.image.address(label)
         _, entered_at = self.current.frames[-1]
         raise TaskDied(self._finish(self.cpu.run(at, rsp=entered_at - depth(self.image, at))))
+
+    def refuse(self, path: str, errno: int, why: str) -> int:
+        """Tell the history that `path` refuses, and return -errno."""
+        self.history.append(Refused(path, errno, why))
+        return -errno
 
     def kmalloc(self, data: bytes) -> VirtAddr:
         """Put an object into memory and return its direct-map address. Raises OutOfFrames."""
@@ -233,7 +251,7 @@ class Kernel:
 
     def paging(self, mm: Mm) -> Paging:
         """Return the control registers as they are when `mm` is active."""
-        return self._paging.with_root(mm.pgd)
+        return self.boot_paging.with_root(mm.pgd)
 
     def walk(self, addr: int, mm: Mm | None = None) -> Walk:
         """Walk `addr` under a table, init_mm's by default."""
@@ -253,9 +271,10 @@ class Kernel:
 
     def oops(self, stop: Stop) -> str:
         """Return the kernel's own text for the last task that died; ValueError for any other."""
-        if self._crash is None or self._crash.stop != stop:
+        first, last = self._first_death, self._last_death
+        if first is None or last is None or last.stop != stop:
             raise ValueError(f"{stop!r} is not how the last task died")
-        return compose(self._crash, self.release, self.build, self.image)
+        return compose(last, first, self.release, self.build, self.image)
 
     # -- lifetime
 
@@ -295,8 +314,10 @@ class Kernel:
         task = self.current
         stack = self.stack_of(task)
         if task.frames:
-            _, entered_at = task.frames[-1]
-            rsp = entered_at - 0x200  # below anything that a stub's frame reaches
+            function, entered_at = task.frames[-1]
+            rsp = entered_at - deepest(self.image, function) - 8
+            if rsp < stack.base:
+                raise KernelError(f"the stack of {task!r} has overflowed in {function}")
         else:
             rsp = stack.top - 0x10
         self.memory.write_u64(stack.pa_of(rsp), self.image.address("run_return"))
@@ -305,22 +326,8 @@ class Kernel:
     def _finish(self, stop: Stop) -> Stop:
         """Name what killed the running task, and keep what its oops needs."""
         if isinstance(stop, PageFault | Trap):
-            stop = _with_symbol(stop, self.image.describe(stop.rip))
-            self._nr_oopses += 1
-            self._crash = Crash.of(self, stop, self._nr_oopses)
+            stop = with_symbol(stop, self.image)
+            last = self._last_death
+            self._last_death = Death.of(self, stop, last.number + 1 if last else 1)
+            self._first_death = self._first_death or self._last_death
         return stop
-
-
-def _check_registers(routine: str, args: tuple[Any, ...], registers: dict[str, Any]) -> None:
-    """Refuse what a bare run sets itself, and values without a name."""
-    if args:
-        raise ValueError(f"{routine}: {args!r}: expected registers by name, as in rdi={args[0]!r}")
-    for name in ("rip", "rsp", "returns_to"):
-        if name in registers:
-            raise ValueError(f"{routine}: {name} is the run's own: expected other registers")
-
-
-def _with_symbol(stop: PageFault | Trap, symbol: str | None) -> PageFault | Trap:
-    if isinstance(stop, PageFault):
-        return stop._replace(symbol=symbol)
-    return Trap(stop.vector, stop.error_code, stop.rip, stop.registers, symbol)

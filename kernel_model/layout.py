@@ -13,7 +13,6 @@ from emu import VirtAddr
 PAGE_SHIFT: Final = 12
 PMD_SHIFT: Final = 21
 PUD_SHIFT: Final = 30
-P4D_SHIFT: Final = 39
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
 PMD_SIZE: Final = 1 << PMD_SHIFT
 PUD_SIZE: Final = 1 << PUD_SHIFT
@@ -25,7 +24,8 @@ MODULES_VADDR: Final = START_KERNEL_MAP + GIB  # KERNEL_IMAGE_SIZE, with RANDOMI
 CPU_ENTRY_AREA: Final = 0xFFFF_FE00_0000_0000  # slot 508 at 4 levels; the end of the KASLR window
 PHYSICAL_PADDING_TIB: Final = 10  # CONFIG_RANDOMIZE_MEMORY_PHYSICAL_PADDING with hotplug
 REGION_GAP: Final = GIB
-LDT_SLOT: Final = 272  # per mm from 4.20 on: never copied, never synced
+LDT_SLOT: Final = 272  # of the top table; per mm from 4.20 on: never copied, never synced
+MAX_PHYSMEM_BITS: Final = {4: 46, 5: 52}  # by levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,6 @@ class _Geometry:
     """What differs between the two paging modes."""
 
     pgdir_shift: int
-    max_physmem_bits: int
     direct_map: int
     direct_map_tib: int
     vmalloc: int
@@ -44,7 +43,6 @@ class _Geometry:
 _GEOMETRY: Final = {
     4: _Geometry(
         pgdir_shift=39,
-        max_physmem_bits=46,
         direct_map=0xFFFF_8880_0000_0000,
         direct_map_tib=64,
         vmalloc=0xFFFF_C900_0000_0000,
@@ -53,7 +51,6 @@ _GEOMETRY: Final = {
     ),
     5: _Geometry(
         pgdir_shift=48,
-        max_physmem_bits=52,
         direct_map=0xFF11_0000_0000_0000,
         direct_map_tib=32 << 10,
         vmalloc=0xFFA0_0000_0000_0000,
@@ -85,7 +82,7 @@ class Layout:
 
     @property
     def kernel_pgd_boundary(self) -> int:
-        """The first slot that fork copies: that of the direct map."""
+        """The first slot that fork copies: that of the direct map, above LDT_SLOT."""
         return self.pgd_index(self.page_offset_base)
 
     def pgd_index(self, addr: int) -> int:
@@ -168,7 +165,7 @@ def make_layout(
     return Layout(
         levels=levels,
         pgdir_shift=g.pgdir_shift,
-        max_physmem_bits=g.max_physmem_bits,
+        max_physmem_bits=MAX_PHYSMEM_BITS[levels],
         page_offset_base=VirtAddr(g.direct_map),
         physmem_end=tib * TIB,
         vmalloc_base=VirtAddr(vmalloc),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from emu import OutOfFrames
 from kernel_model.callstack import kernel_function
 from kernel_model.errors import EINVAL, ENOMEM
-from kernel_model.hotplug import add_pages, arch_add_memory, mhp_range_allowed
+from kernel_model.hotplug import add_pages, arch_add_memory, beyond_physmem_end, mhp_range_allowed
 from kernel_model.layout import PAGE_SHIFT
 from kernel_model.structs import MEMORY_DEVICE_PRIVATE, pack_pgmap
 from kernel_model.vmemmap import VmemAltmap, vmemmap_can_optimize
@@ -63,12 +63,14 @@ def pagemap_range(kernel: "Kernel", pgmap: DevPagemap, nid: int) -> int:
 
     Device-private memory has no direct map: no CPU can reach it.
     """
+    if not mhp_range_allowed(kernel, pgmap.start, pgmap.size):
+        end = pgmap.start + pgmap.size
+        why = beyond_physmem_end(kernel, end) if pgmap.size > 0 else "the range is empty"
+        return kernel.refuse("pagemap_range", EINVAL, why)
     try:
         address = kernel.kmalloc(pack_pgmap(pgmap.type, pgmap.vmemmap_shift))
     except OutOfFrames:
-        return -ENOMEM
-    if not mhp_range_allowed(kernel, pgmap.start, pgmap.size):
-        return -EINVAL
+        return kernel.refuse("pagemap_range", ENOMEM, "no frame is left for struct dev_pagemap")
     if pgmap.type == MEMORY_DEVICE_PRIVATE:
         error = add_pages(kernel, nid, pgmap.start_pfn, pgmap.nr_pages, pgmap.altmap, pgmap)
     else:

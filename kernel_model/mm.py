@@ -8,10 +8,11 @@ source: arch/x86/mm/pgtable.c, pgd_alloc() and pgd_ctor() (v6.17).
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from emu import PhysAddr, VirtAddr
+from emu import OutOfFrames, PhysAddr, VirtAddr
 from emu.paging import ENTRIES
+from kernel_model.errors import ENOMEM
 from kernel_model.history import Forked
-from kernel_model.layout import PAGE_SIZE
+from kernel_model.layout import LDT_SLOT, PAGE_SIZE
 from kernel_model.pgtable import PAGE_KERNEL
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def pgd_alloc(kernel: "Kernel", name: str) -> Mm:
     mm = Mm(name, kernel.frames.allocate())
     words = kernel.memory.words
     boundary = kernel.layout.kernel_pgd_boundary
+    assert boundary > LDT_SLOT  # so each mm's own slot 272 stays empty
     new, old = mm.pgd >> 3, kernel.init_mm.pgd >> 3
     words[new + boundary : new + ENTRIES] = words[old + boundary : old + ENTRIES]
     kernel.pgd_list[mm] = None
@@ -78,8 +80,13 @@ def pgd_free(kernel: "Kernel", mm: Mm) -> None:
 
 
 def fork(kernel: "Kernel", comm: str) -> Task:
-    """Make a task with an address space of its own."""
-    task = Task(comm, kernel.next_pid(), pgd_alloc(kernel, comm))
+    """Make a task with an address space of its own. Raises OutOfFrames."""
+    try:
+        mm = pgd_alloc(kernel, comm)
+    except OutOfFrames:
+        kernel.refuse("fork", ENOMEM, f"no frame is left for the top table of {comm}")
+        raise
+    task = Task(comm, kernel.next_pid(), mm)
     kernel.tasks.append(task)
     kernel.history.append(Forked(comm, task.mm.pgd))
     return task
@@ -88,12 +95,28 @@ def fork(kernel: "Kernel", comm: str) -> Task:
 def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
     """Give a task its kernel stack, in vmalloc space (VMAP_STACK); done when it first runs.
 
-    Needs no sync: the top-level entries of the vmalloc area exist since boot.
+    Needs no sync: the top-level entries of the vmalloc area exist since boot. Raises OutOfFrames.
     """
     base = VirtAddr(kernel.layout.vmalloc_base + kernel.nr_stacks * _STACK_STRIDE + THREAD_SIZE)
+    try:
+        stack = Stack(base, kernel.frames.allocate_block(THREAD_SIZE))
+        _map_stack(kernel, stack)
+    except OutOfFrames:
+        kernel.refuse("alloc_thread_stack_node", ENOMEM, f"no memory for the stack of {task.comm}")
+        raise
+    kernel.memory.zero(stack.pa, THREAD_SIZE)
     kernel.nr_stacks += 1
-    task.stack = Stack(base, kernel.frames.allocate_block(THREAD_SIZE))
-    kernel.memory.zero(task.stack.pa, THREAD_SIZE)
-    for offset in range(0, THREAD_SIZE, PAGE_SIZE):
-        kernel.map_kernel_page(base + offset, task.stack.pa + offset, PAGE_KERNEL)
-    return task.stack
+    task.stack = stack
+    return stack
+
+
+def _map_stack(kernel: "Kernel", stack: Stack) -> None:
+    """Map a stack, or give its frames back: only the first page can lack a table."""
+    offsets = range(0, THREAD_SIZE, PAGE_SIZE)
+    try:
+        for offset in offsets:
+            kernel.map_kernel_page(stack.base + offset, stack.pa + offset, PAGE_KERNEL)
+    except OutOfFrames:
+        for offset in offsets:
+            kernel.frames.free(PhysAddr(stack.pa + offset))
+        raise

@@ -1,120 +1,103 @@
 """An oops, in the kernel's own wording.
 
-Knows what a dying task leaves behind and the lines that a release prints of it. Refuses to know
-why it died. The text is read from the machine: the walk under the faulting CR3, the code at RIP,
-the task's own stack. Linux vocabulary; source: arch/x86/mm/fault.c, arch/x86/kernel/dumpstack.c,
-process_64.c, lib/dump_stack.c (v6.8 to v6.17).
+Knows the lines that a release prints of a death. Refuses to know why the task died, and to read
+the machine: what was there to be read is in the picture (`death`). Linux vocabulary; source:
+arch/x86/mm/fault.c, arch/x86/kernel/traps.c, dumpstack.c, process_64.c, lib/dump_stack.c (v6.8 to
+v6.17).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from asm import Image
-from emu import NotMapped, PageFault, Registers, Trap, VirtAddr, read_virtual
-from emu.fault import PF_I, PF_P, PF_PK, PF_RSVD, PF_U, PF_W
-from emu.paging import CR4_PKE, PS, XD, P, Paging
+from emu import PageFault, Registers, Trap
+from emu.fault import BP, DE, DF, GP, NP, PF_I, PF_P, PF_PK, PF_RSVD, PF_U, PF_W, SS, UD
+from emu.instruction import decode
+from emu.paging import CR4_PKE, U64, XD
 from emu.walk import Walk
 from kernel_model.builds import Build, module_of
+from kernel_model.death import CODE_BEFORE, Death, Entries
 from kernel_model.layout import PAGE_SIZE
 from kernel_model.releases import Release
 
-if TYPE_CHECKING:
-    from kernel_model.kernel import Kernel
-
 _RF: Final = 1 << 16  # a fault pushes RFLAGS with RF set
-_CODE_BEFORE: Final = 42
-_CODE_AFTER: Final = 21
-_TAINT_FLAGS: Final = "GFSRMBUDAWCIOELKXTN"
 _TAINT_NAMES: Final = {"D": "DIE", "W": "WARN"}
 _TRAP_TEXT: Final = {
-    0: "divide error",
-    3: "int3",
-    6: "invalid opcode",
-    8: "double fault",
-    11: "segment not present",
-    12: "stack segment",
-    13: "general protection fault",
+    DE: "divide error",
+    BP: "int3",
+    UD: "invalid opcode",
+    DF: "double fault",
+    NP: "segment not present",
+    SS: "stack segment",
+    GP: "general protection fault",
 }
-_INVALID_OPCODE: Final = 6
-_KERNEL_HALF: Final = 1 << 63
 
 
-@dataclass(frozen=True, slots=True)
-class Crash:
-    """What a dying task leaves behind: enough for its oops, whatever runs afterwards."""
+def compose(death: Death, first: Death, release: Release, build: Build, image: Image) -> str:
+    """Return the whole text, without timestamps, ending in a newline.
 
-    stop: PageFault | Trap
-    number: int
-    comm: str
-    pid: int
-    registers: Registers
-    paging: Paging
-    selectors: dict[str, int]
-    stack: bytes  # from RSP up
-    code: bytes  # around RIP; empty if it cannot be read
-
-    @classmethod
-    def of(cls, kernel: "Kernel", stop: PageFault | Trap, number: int) -> "Crash":
-        """Take the picture now, while the stack is as the fault left it."""
-        registers = stop.registers
-        assert registers is not None
-        task, paging = kernel.current, kernel.cpu.paging
-        stack = kernel.stack_of(task)
-        rsp = registers.rsp
-        data = b""
-        if stack.base <= rsp < stack.top:
-            data = kernel.memory.read(stack.pa_of(rsp), stack.top - rsp)
-        return cls(
-            stop=stop,
-            number=number,
-            comm=task.comm,
-            pid=task.pid,
-            registers=registers,
-            paging=paging,
-            selectors=kernel.cpu.selectors,
-            stack=data,
-            code=_code(kernel, paging, registers.rip),
-        )
-
-
-def compose(crash: Crash, release: Release, build: Build, image: Image) -> str:
-    """Return the whole text, without timestamps, ending in a newline."""
-    lines = list(_lines(crash, release, build, image))
+    `first` is the first death since boot: its registers are shown again at the end of every oops
+    (exec_summary_regs).
+    """
+    lines = list(_lines(death, first, release, build, image))
     return "\n".join(lines) + "\n"
 
 
-def _lines(crash: Crash, release: Release, build: Build, image: Image) -> Iterator[str]:
-    stop = crash.stop
+def _lines(
+    death: Death, first: Death, release: Release, build: Build, image: Image
+) -> Iterator[str]:
+    stop = death.stop
     if isinstance(stop, PageFault):
-        yield from _page_fault_lines(stop)
+        yield from _page_fault_lines(stop, death.entries)
         what = "Oops"
     else:
-        if stop.vector == _INVALID_OPCODE:
+        if stop.vector == UD:
             where = image.describe(stop.rip) or f"{stop.rip:#x}"
             yield "------------[ cut here ]------------"
             yield f"kernel BUG at {where} [verbose debug info unavailable]"
-        what = _TRAP_TEXT.get(stop.vector, f"exception {stop.vector}")
+        what = _trap_text(stop, death)
     code = (stop.error_code or 0) & 0xFFFF
     preempt = " PREEMPT" if release.preempt_in_header and build.preempt == "full" else ""
-    yield f"{release.die_prefix}{what}: {code:04x} [#{crash.number}]{preempt} SMP NOPTI"
-    yield _cpu_line(crash, release, build)
-    taint = _taint(crash, build)
+    yield f"{release.die_prefix}{what}: {code:04x} [#{death.number}]{preempt} SMP NOPTI"
+    yield _cpu_line(death, release, build)
+    taint = _taint(death, release)
     if taint and release.verbose_taint:
         yield f"Tainted: {', '.join(f'[{flag}]={_TAINT_NAMES[flag]}' for flag in taint)}"
-    yield from _register_lines(crash, image)
+    yield from _register_lines(death, death, image)
     yield "Call Trace:"
     yield " <TASK>"
-    yield from call_trace(crash.registers, crash.stack, image)
+    yield from call_trace(death.registers, death.stack, image)
     yield " </TASK>"
     yield f"Modules linked in: {' '.join(build.modules)}"
     if isinstance(stop, PageFault):
         yield f"CR2: {stop.address:016x}"
     yield "---[ end trace 0000000000000000 ]---"
-    yield from _register_lines(crash, image)
+    yield from _register_lines(first, death, image)
 
 
-def _page_fault_lines(fault: PageFault) -> Iterator[str]:
+def _trap_text(trap: Trap, death: Death) -> str:
+    """Name an exception, and for a #GP the address that it may be about (get_kernel_gp_address)."""
+    text = _TRAP_TEXT.get(trap.vector, f"exception {trap.vector}")
+    if trap.vector != GP:
+        return text
+    if trap.error_code:
+        return f"segment-related {text}"
+    hint = _gp_hint(death)
+    return f"{text}, {hint}" if hint else text
+
+
+def _gp_hint(death: Death) -> str:
+    """Say which address the instruction's operand has: the one that is not canonical, if any."""
+    instruction = decode(death.code[CODE_BEFORE:])
+    accesses = instruction.accesses(death.registers) if instruction else ()
+    canonical = death.paging.is_canonical
+    for access in accesses:
+        if not (canonical(access.va) and canonical(access.va + access.size - 1 & U64)):
+            return f"probably for non-canonical address {access.va:#x}"
+    return f"maybe for address {accesses[0].va:#x}" if accesses else ""
+
+
+def _page_fault_lines(fault: PageFault, entries: Entries) -> Iterator[str]:
     code = fault.error_code
     user = "user" if code & PF_U else "supervisor"
     access = (
@@ -130,7 +113,7 @@ def _page_fault_lines(fault: PageFault) -> Iterator[str]:
         yield f"BUG: unable to handle page fault for address: {fault.address:016x}"
     yield f"#PF: {user} {access} in {mode} mode"
     yield f"#PF: error_code(0x{code:04x}) - {_error_text(code)}"
-    yield dump_pagetable(fault.walk)
+    yield dump_pagetable(entries)
 
 
 def _fetch_lines(fault: PageFault, walk: Walk) -> Iterator[str]:
@@ -153,30 +136,20 @@ def _error_text(code: int) -> str:
     return "permissions violation"
 
 
-def dump_pagetable(walk: Walk) -> str:
-    """Return the line of entries that the kernel prints: "PGD 0 P4D 0 ".
-
-    A folded p4d repeats the pgd's value, and is printed even if that is not present: with 4
-    levels pgd_present() always holds.
-    """
+def dump_pagetable(entries: Entries) -> str:
+    """Return the line of entries that the kernel prints: "PGD 0 P4D 0 "."""
     text = ""
-    folded = bool(walk.steps) and walk.steps[0].level == 4
-    for level, _, entry in walk.steps:
-        if level == 4 and folded:
-            text += f"PGD {entry:x} P4D {entry:x} "
-        elif level == 1:
-            text += f"PTE {entry:x}"
-        else:
-            text += f"{ {5: 'PGD', 4: 'P4D', 3: 'PUD', 2: 'PMD'}[level] } {entry:x} "
-        if not entry & P or (entry & PS and level > 1):
-            return text
-    return f"{text}\nBAD" if walk.verdict == "outside-ram" else text
+    for name, entry in entries:
+        if entry is None:
+            return f"{text}\nBAD"
+        text += f"{name.upper()} {entry:x}" + ("" if name == "pte" else " ")
+    return text
 
 
-def _cpu_line(crash: Crash, release: Release, build: Build) -> str:
+def _cpu_line(death: Death, release: Release, build: Build) -> str:
     uid = " UID: 0" if release.uid_in_cpu_line else ""
     line = (
-        f"CPU: 0{uid} PID: {crash.pid} Comm: {crash.comm:.20s} {_tainted(crash, build)} "
+        f"CPU: 0{uid} PID: {death.pid} Comm: {death.comm:.20s} {_tainted(death, release)} "
         f"{release.uname} #1"
     )
     if not release.uid_in_cpu_line:
@@ -185,29 +158,32 @@ def _cpu_line(crash: Crash, release: Release, build: Build) -> str:
     return f"{line} {model}"
 
 
-def _taint(crash: Crash, build: Build) -> str:
+def _taint(death: Death, release: Release) -> str:
     """Return the letters of what taints the kernel, in order: an oops before this one does."""
-    letters = build.taint + ("D" if crash.number > 1 else "")
-    return "".join(flag for flag in _TAINT_FLAGS if flag in letters)
+    letters = release.taint + ("D" if death.number > 1 else "")
+    return "".join(flag for flag in release.taint_flags if flag in letters)
 
 
-def _tainted(crash: Crash, build: Build) -> str:
-    letters = _taint(crash, build)
+def _tainted(death: Death, release: Release) -> str:
+    letters = _taint(death, release)
     if not letters:
         return "Not tainted"
-    others = (flag if flag in letters else " " for flag in _TAINT_FLAGS[1:])
+    others = (flag if flag in letters else " " for flag in release.taint_flags[1:])
     return f"Tainted: G{''.join(others)}"
 
 
-def _register_lines(crash: Crash, image: Image) -> Iterator[str]:
-    r, selectors = crash.registers, crash.selectors
+def _register_lines(whose: Death, now: Death, image: Image) -> Iterator[str]:
+    """Show a task's registers (__show_regs); the segment bases and control registers are those
+    that the CPU has `now`.
+    """
+    r, selectors = whose.registers, whose.selectors
     yield f"RIP: {selectors['cs']:04x}:{symbolise(image, r.rip)}"
-    if crash.code:
-        before = " ".join(f"{byte:02x}" for byte in crash.code[:_CODE_BEFORE])
-        after = " ".join(f"{byte:02x}" for byte in crash.code[_CODE_BEFORE + 1 :])
-        yield f"Code: {before} <{crash.code[_CODE_BEFORE]:02x}> {after}"
+    if whose.code:
+        before = " ".join(f"{byte:02x}" for byte in whose.code[:CODE_BEFORE])
+        after = " ".join(f"{byte:02x}" for byte in whose.code[CODE_BEFORE + 1 :])
+        yield f"Code: {before} <{whose.code[CODE_BEFORE]:02x}> {after}"
     else:
-        at = r.rip - _CODE_BEFORE & (1 << 64) - 1
+        at = r.rip - CODE_BEFORE & (1 << 64) - 1
         yield f"Code: Unable to access opcode bytes at {at:#x}."
     flags = r.rflags | _RF
     yield f"RSP: {selectors['ss']:04x}:{r.rsp:016x} EFLAGS: {flags:08x}"
@@ -222,17 +198,17 @@ def _register_lines(crash: Crash, image: Image) -> Iterator[str]:
             f"{name.upper() if len(name) == 3 else 'R0' + name[1]}: {getattr(r, name):016x}"
             for name in names
         )
+    live = now.registers
     yield (
-        f"FS:  {r.fs_base:016x}({selectors['fs']:04x}) "
-        f"GS:{r.gs_base:016x}({selectors['gs']:04x}) knlGS:{0:016x}"
+        f"FS:  {live.fs_base:016x}({now.selectors['fs']:04x}) "
+        f"GS:{live.gs_base:016x}({now.selectors['gs']:04x}) knlGS:{0:016x}"
     )
-    paging = crash.paging
+    paging = now.paging
     yield (
-        f"CS:  {selectors['cs']:04x} DS: {selectors['ds']:04x} ES: {selectors['es']:04x} "
+        f"CS:  {selectors['cs']:04x} DS: {now.selectors['ds']:04x} ES: {now.selectors['es']:04x} "
         f"CR0: {paging.cr0:016x}"
     )
-    cr2 = crash.stop.address if isinstance(crash.stop, PageFault) else 0
-    yield f"CR2: {cr2:016x} CR3: {paging.cr3:016x} CR4: {paging.cr4:016x}"
+    yield f"CR2: {now.cr2:016x} CR3: {now.cr3:016x} CR4: {paging.cr4:016x}"
     if paging.cr4 & CR4_PKE:
         yield f"PKRU: {paging.pkru:08x}"
 
@@ -279,13 +255,3 @@ def symbolise(image: Image, address: int, *, returned_to: bool = False) -> str:
     module = module_of(found.section)
     offset = found.offset + address - at
     return f"{found.symbol}+{offset:#x}/{found.size:#x}" + (f" [{module}]" if module else "")
-
-
-def _code(kernel: "Kernel", paging: Paging, rip: int) -> bytes:
-    start, size = VirtAddr(rip - _CODE_BEFORE), _CODE_BEFORE + 1 + _CODE_AFTER
-    if start < _KERNEL_HALF:
-        return b""  # copy_from_kernel_nofault() reads no user memory
-    try:
-        return read_virtual(kernel.memory, paging, start, size)
-    except NotMapped:
-        return b""

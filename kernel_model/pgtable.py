@@ -9,6 +9,7 @@ An entry is a place in RAM (`pgdp`, `p4dp`, …: its physical address) and a val
 """
 
 from array import array
+from collections.abc import Callable
 from typing import Final
 
 from emu import PhysAddr, PhysMemory
@@ -58,6 +59,7 @@ class Pgtable:
 
     def __init__(self, memory: PhysMemory, layout: Layout) -> None:
         self._words = memory.words
+        self._read = memory.read_u64
         self.p4d_folded: Final = layout.levels == 4
         self.top_level: Final = layout.levels
         self.top_counts: Final = ~KNL_ERRATUM if self.p4d_folded else -1
@@ -104,6 +106,22 @@ class Pgtable:
         """Return where the pte for `addr` lies."""
         return self._offset(pmdp, addr, 1)
 
+    def read_down(self, pgd: PhysAddr, addr: int) -> tuple[tuple[str, int | None], ...]:
+        """Read the entries for `addr` from the top table `pgd` on, with their names.
+
+        The last one is not present, a leaf, a pte, or None where there is no RAM to read. (What a
+        reserved bit means to the CPU is nothing to Linux.)
+        """
+        found: list[tuple[str, int | None]] = []
+        entry_pa = self.pgd_offset(pgd, addr)
+        for name, has_table, next_offset in _DOWN:
+            entry = self._read(entry_pa)
+            found.append((name, entry))
+            if entry is None or not has_table(self, entry):
+                break
+            entry_pa = next_offset(self, entry_pa, addr)
+        return tuple(found)
+
     def pgd_none(self, pgd: int) -> bool:
         """Tell whether a pgd is empty: never, when the p4d is folded into it."""
         return not self.p4d_folded and pgd == 0
@@ -118,3 +136,22 @@ class Pgtable:
 
     def _offset(self, parent_pa: PhysAddr, addr: int, level: int) -> PhysAddr:
         return PhysAddr(table(self.get(parent_pa)) + ENTRY_SIZE * index(addr, level))
+
+
+def _has_table(pgtable: Pgtable, entry: int) -> bool:
+    """Tell whether a pud or pmd is present and no leaf."""
+    return entry & (P | PS) == P
+
+
+_HasTable = Callable[[Pgtable, int], bool]
+_NextOffset = Callable[[Pgtable, PhysAddr, int], PhysAddr]
+_STEPS_DOWN: Final[tuple[tuple[_HasTable, _NextOffset], ...]] = (
+    (Pgtable.pgd_present, Pgtable.p4d_offset),
+    (lambda _, p4d: present(p4d), Pgtable.pud_offset),
+    (_has_table, Pgtable.pmd_offset),
+    (_has_table, Pgtable.pte_offset),
+    (lambda *_: False, Pgtable.pte_offset),
+)
+_DOWN: Final = tuple(
+    (name, *step) for name, step in zip(_LEVEL_NAMES[5].values(), _STEPS_DOWN, strict=True)
+)

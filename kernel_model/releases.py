@@ -1,7 +1,8 @@
 """A release is a named bundle of behaviours; nothing else in the project compares versions.
 
-Knows what each release does where releases differ, with the commit that changed it. Refuses to
-know how: the subject's own file does it. Linux vocabulary.
+Knows what each release does where releases differ, with the commit that changed it where that is
+known, and otherwise the release that it was seen from. Refuses to know how: the subject's own
+file does it. Linux vocabulary.
 """
 
 from dataclasses import dataclass, replace
@@ -34,22 +35,28 @@ class Release:
     #             "[RFC V1 PATCH mm-hotfixes 0/3] mm, arch: A more robust approach to sync top
     #             level kernel page tables", 2025-07-09
     #   merged    they consult ARCH_PAGE_TABLE_SYNC_MASK in core mm; the explicit calls remain.
+    #             7cc183f2e67d "mm: move page table sync declarations to linux/pgtable.h",
     #             f2d2f9598ebb "mm: introduce and use {pgd,p4d}_populate_kernel()", 6659d0279980
     #             "x86/mm/64: define ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()"
     sync: Sync = "explicit"
     # add_pages() refuses memory that the direct map could not map.
     # ea72ce5da228 "x86/kaslr: Expose and use the end of the physical memory address space" (6.11)
     checks_physmem_end: bool = True
-    # Memory types whose pages start with a refcount of 0 (__init_zone_device_page).
+    # Memory types whose pages start with a refcount of 0 (__init_zone_device_page). Four of them
+    # as seen in 6.17, two in 6.12; which of the two 6.16 has was not looked at.
     refcount_reset_types: frozenset[int] = frozenset(
         (MEMORY_DEVICE_PRIVATE, MEMORY_DEVICE_COHERENT)
     )
-    # The oops. "Oops: " before the die header is 6.10's and later; the preemption model moved
-    # from the header to the CPU line in 6.15; "UID:" came with 6.11, and so did the verbose taint.
+    # The oops. As seen: "Oops: " before the die header from 6.10 on; the preemption model in the
+    # CPU line, and no longer in the header, from 6.15 on; "UID:" and the verbose taint from 6.11.
     die_prefix: str = "Oops: "
     preempt_in_header: bool = False
     uid_in_cpu_line: bool = True
     verbose_taint: bool = True
+    # What taints the running kernel before any oops does (letters), and all flags there are, in
+    # the order of "Tainted: G        W". 6.15 and later have a 20th, J (fwctl).
+    taint: str = ""
+    taint_flags: str = "GFSRMBUDAWCIOELKXTN"
 
 
 _LATE_RESETS: Final = frozenset(
@@ -63,10 +70,11 @@ _LATE_RESETS: Final = frozenset(
 
 _6_13: Final = Release(
     name="6.13",
-    summary="explicit sync; the release of the second crash",
+    summary="explicit sync; the release of the second oops of the report",
     build="6.13-drm-tip",
     uname="6.13.0-drm-tip-test+",
     preempt_in_header=True,
+    taint="W",
 )
 _6_16: Final = replace(
     _6_13,
@@ -74,6 +82,8 @@ _6_16: Final = replace(
     summary="explicit sync: 6.16.0, before the fix came to stable",
     uname="6.16.0",
     preempt_in_header=False,
+    taint="",
+    taint_flags="GFSRMBUDAWCIOELKXTNJ",
     refcount_reset_types=_LATE_RESETS,
 )
 
@@ -82,7 +92,7 @@ RELEASES: Final = {
     for release in (
         Release(
             name="6.8",
-            summary="explicit sync; the release of the first crash",
+            summary="explicit sync; the release of the first oops of the report",
             build="6.8",
             uname="6.8.0",
             checks_physmem_end=False,

@@ -7,10 +7,13 @@ vocabulary; source: mm/sparse.c, include/linux/mmzone.h (v6.17).
 from dataclasses import dataclass
 from typing import Final
 
+from kernel_model.layout import PAGE_SHIFT
+
 PFN_SECTION_SHIFT: Final = 15  # 128 MiB
 PAGES_PER_SECTION: Final = 1 << PFN_SECTION_SHIFT
-SECTION_SIZE: Final = PAGES_PER_SECTION << 12
-PAGES_PER_SUBSECTION: Final = 512  # 2 MiB
+SECTION_SIZE: Final = PAGES_PER_SECTION << PAGE_SHIFT
+PAGES_PER_SUBSECTION: Final = 512
+SUBSECTION_SIZE: Final = PAGES_PER_SUBSECTION << PAGE_SHIFT  # 2 MiB
 SUBSECTIONS_PER_SECTION: Final = PAGES_PER_SECTION // PAGES_PER_SUBSECTION
 
 

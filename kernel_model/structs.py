@@ -12,7 +12,6 @@ from typing import Final
 
 SIZEOF_PAGE: Final = (64, 80, 96)  # plain; with KMSAN's two words; and with _last_cpupid
 VMEMMAP_RESERVE_NR: Final = 2  # frames of struct pages that a deduplicated compound keeps
-ZONE_NORMAL: Final = 2
 ZONE_DEVICE: Final = 4
 
 # page->flags with SPARSEMEM_VMEMMAP and no NUMA balancing (include/linux/page-flags-layout.h).

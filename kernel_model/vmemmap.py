@@ -6,7 +6,8 @@ vocabulary; source: arch/x86/mm/init_64.c and mm/sparse-vmemmap.c (v6.17).
 
 4917f55b4ef9 "mm/sparse-vmemmap: improve memory savings for compound devmaps" added the compound
 path without a sync; 8d400913c231 "x86/vmemmap: handle unpopulated sub-pmd ranges" the stores in
-vmemmap_set_pmd() before vmemmap_populate()'s own.
+vmemmap_set_pmd() before vmemmap_populate()'s own; faf1c0008a33 "x86/vmemmap: optimize for
+consecutive sections in partial populated PMDs" put some of them off (unused_pmd_start).
 """
 
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def vmemmap_populate_hugepages(
         next_addr = min((addr | PMD_SIZE - 1) + 1, end)
         pudp = _pud(kernel, addr, path)
         if pudp is None:
-            return -ENOMEM
+            return _no_memory(kernel, addr, path)
         pmdp = pgtable.pmd_offset(pudp, addr)
         if none(pgtable.get(pmdp)):
             block = _alloc_block(kernel, PMD_SIZE, altmap)
@@ -96,7 +97,8 @@ def vmemmap_populate_hugepages(
                 addr = next_addr
                 continue
             if altmap is not None:
-                return -ENOMEM
+                why = f"the altmap has no block left for vmemmap at {addr:#x}"
+                return kernel.refuse(path, ENOMEM, why)
             mapped = False
         else:
             mapped = bool(
@@ -119,7 +121,7 @@ def vmemmap_populate_basepages(
     path = "vmemmap_populate_basepages"
     for addr in range(start, end, PAGE_SIZE):
         if _populate_address(kernel, addr, path, altmap) is None:
-            return -ENOMEM
+            return _no_memory(kernel, addr, path)
     kernel.history.append(Mapped("vmemmap", start, end, path, "4 KiB pages"))
     return 0
 
@@ -130,16 +132,15 @@ def vmemmap_populate_compound_pages(
 ) -> int:
     """Map [start, end) with two frames a compound: its tail struct pages share the second.
 
-    A section in the middle of a compound shares the last frame of the section before it. Syncs
+    A section in the middle of a compound shares the last frame of the section before it, which
+    gets one if it has none (compound_section_tail_page). Syncs
     only if the release's *_populate_kernel() do.
     """
     path = "vmemmap_populate_compound_pages"
     if _continues_compound(start_pfn, pgmap):
-        pgtable = kernel.pgtable
-        pmdp = _pmd(kernel, start - PAGE_SIZE, path)
-        if pmdp is None:
-            return -ENOMEM
-        tail = table(pgtable.get(pgtable.pte_offset(pmdp, start - PAGE_SIZE)))
+        tail = _populate_address(kernel, start - PAGE_SIZE, path, None)
+        if tail is None:
+            return _no_memory(kernel, start - PAGE_SIZE, path)
         error = _populate_shared(kernel, start, end, tail, path)
         detail = "4 KiB pages: all share the compound's tail frame"
     else:
@@ -197,11 +198,16 @@ def _continues_compound(start_pfn: int, pgmap: "DevPagemap") -> bool:
 def _populate_compound(kernel: "Kernel", start: int, end: int, path: str) -> int:
     """Map one compound's struct pages: a frame for the head's page, one for all tails behind."""
     if _populate_address(kernel, start, path, None) is None:
-        return -ENOMEM
+        return _no_memory(kernel, start, path)
     tail = _populate_address(kernel, start + PAGE_SIZE, path, None)
     if tail is None:
-        return -ENOMEM
+        return _no_memory(kernel, start + PAGE_SIZE, path)
     return _populate_shared(kernel, start + VMEMMAP_RESERVE_NR * PAGE_SIZE, end, tail, path)
+
+
+def _no_memory(kernel: "Kernel", addr: int, path: str) -> int:
+    """Return -ENOMEM, and tell the history what for."""
+    return kernel.refuse(path, ENOMEM, f"no frame is left to map vmemmap at {addr:#x}")
 
 
 def _populate_address(
@@ -229,7 +235,7 @@ def _populate_shared(kernel: "Kernel", start: int, end: int, frame: PhysAddr, pa
         stop = min((addr | PMD_SIZE - 1) + 1, end)
         pmdp = _pmd(kernel, addr, path)
         if pmdp is None:
-            return -ENOMEM
+            return _no_memory(kernel, addr, path)
         ptep = kernel.pgtable.pte_offset(pmdp, addr)
         kernel.pgtable.fill(ptep, frame | PAGE_KERNEL, 0, stop - addr >> PAGE_SHIFT)
         addr = stop

@@ -71,12 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(f"pagewalk: {error}", file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:
-        # Whoever read has gone. Keep the interpreter from failing once more at its own flush.
+    except OSError as error:
+        # Keep the interpreter from failing once more at its own flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if "--json" not in arguments:
+        if not isinstance(error, BrokenPipeError):
+            print(f"pagewalk: {error.strerror or error}", file=sys.stderr)
+        elif "--json" not in arguments:
             return CLOSED_PIPE  # as with `| head`: nothing to tell
-        print("pagewalk: standard output was closed before all was written", file=sys.stderr)
+        else:
+            print("pagewalk: standard output was closed before all was written", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("pagewalk: interrupted", file=sys.stderr)

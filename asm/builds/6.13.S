@@ -7,8 +7,10 @@
 #
 # A stub is the function's symbol, its stack frame (whose depth an unwinder needs), its calls and
 # its size. A 5-byte call behind `.org f + 0x17 - 5` returns to f+0x17, where a hlt stops the CPU
-# and Python goes on. Lines marked `seed` hold what the oops in vmemmap_set_pmd says.
-# Every other offset and size, and every frame, is made up, and nothing may rely on it.
+# and Python goes on. Lines marked `oops` hold what the oops in vmemmap_set_pmd says, as
+# quoted in "[RFC V1 PATCH mm-hotfixes 2/3] x86/mm: define p*d_populate_kernel() and top level page
+# table sync" (2025-07-09). Every other offset and size, and every frame, is made up, and nothing
+# may rely on it.
 #
 # pagemap_range is inlined into memremap_pages in this build: there is no such symbol.
 
@@ -70,9 +72,9 @@ xe_device_probe:
     push    rbx
     sub     rsp, 0x18
     .org    xe_device_probe + 0x48c - 5, 0x90
-    call    xe_tile_init_noalloc                        # seed
+    call    xe_tile_init_noalloc                        # oops
     hlt
-    .org    xe_device_probe + 0x740, 0xcc               # seed
+    .org    xe_device_probe + 0x740, 0xcc               # oops
     .size   xe_device_probe, . - xe_device_probe
 
     .balign 16, 0xcc
@@ -85,9 +87,9 @@ xe_tile_init_noalloc:
     push    rbp
     push    rbx
     .org    xe_tile_init_noalloc + 0x6a - 5, 0x90
-    call    xe_devm_add                                 # seed
+    call    xe_devm_add                                 # oops
     hlt
-    .org    xe_tile_init_noalloc + 0x70, 0xcc           # seed
+    .org    xe_tile_init_noalloc + 0x70, 0xcc           # oops
     .size   xe_tile_init_noalloc, . - xe_tile_init_noalloc
 
     .balign 16, 0xcc
@@ -102,9 +104,9 @@ xe_devm_add:
     push    rbx
     sub     rsp, 0x18
     .org    xe_devm_add + 0x8b - 5, 0x90
-    call    devm_memremap_pages                         # seed
+    call    devm_memremap_pages                         # oops
     hlt
-    .org    xe_devm_add + 0x100, 0xcc                   # seed
+    .org    xe_devm_add + 0x100, 0xcc                   # oops
     .size   xe_devm_add, . - xe_devm_add
 
 # Device memory: from the request to the struct pages.
@@ -121,9 +123,9 @@ devm_memremap_pages:
     push    rbp
     push    rbx
     .org    devm_memremap_pages + 0x1c - 5, 0x90
-    call    memremap_pages                              # seed
+    call    memremap_pages                              # oops
     hlt
-    .org    devm_memremap_pages + 0x60, 0xcc            # seed
+    .org    devm_memremap_pages + 0x60, 0xcc            # oops
     .size   devm_memremap_pages, . - devm_memremap_pages
 
     .balign 16, 0xcc
@@ -143,12 +145,12 @@ memremap_pages:
     call    arch_add_memory
     hlt
     .org    memremap_pages + 0x3dc - 5, 0x90
-    call    add_pages                                   # seed
+    call    add_pages                                   # oops
     hlt
     .org    memremap_pages + 0x5a6 - 5, 0x90
     call    memmap_init_zone_device
     hlt
-    .org    memremap_pages + 0x810, 0xcc                # seed
+    .org    memremap_pages + 0x810, 0xcc                # oops
     .size   memremap_pages, . - memremap_pages
 
 # Memory hot-add.
@@ -206,9 +208,9 @@ add_pages:
     push    rbp
     push    rbx
     .org    add_pages + 0x1d - 5, 0x90
-    call    __add_pages                                 # seed
+    call    __add_pages                                 # oops
     hlt
-    .org    add_pages + 0x70, 0xcc                      # seed
+    .org    add_pages + 0x70, 0xcc                      # oops
     .size   add_pages, . - add_pages
 
     .balign 16, 0xcc
@@ -225,9 +227,9 @@ __add_pages:
     push    rbx
     sub     rsp, 0x10
     .org    __add_pages + 0xba - 5, 0x90
-    call    sparse_add_section                          # seed
+    call    sparse_add_section                          # oops
     hlt
-    .org    __add_pages + 0x150, 0xcc                   # seed
+    .org    __add_pages + 0x150, 0xcc                   # oops
     .size   __add_pages, . - __add_pages
 
     .balign 16, 0xcc
@@ -244,9 +246,9 @@ sparse_add_section:
     push    rbx
     sub     rsp, 0x30
     .org    sparse_add_section + 0x121 - 5, 0x90
-    call    __populate_section_memmap                   # seed
+    call    __populate_section_memmap                   # oops
     hlt
-    .org    sparse_add_section + 0x3e0, 0xcc            # seed
+    .org    sparse_add_section + 0x3e0, 0xcc            # oops
     .size   sparse_add_section, . - sparse_add_section
 
 # Populating vmemmap.
@@ -262,12 +264,12 @@ __populate_section_memmap:
     push    rbp
     push    rbx
     .org    __populate_section_memmap + 0x41 - 5, 0x90
-    call    vmemmap_populate                            # seed
+    call    vmemmap_populate                            # oops
     hlt
     .org    __populate_section_memmap + 0x6f - 5, 0x90
     call    vmemmap_populate_compound_pages
     hlt
-    .org    __populate_section_memmap + 0x90, 0xcc      # seed
+    .org    __populate_section_memmap + 0x90, 0xcc      # oops
     .size   __populate_section_memmap, . - __populate_section_memmap
 
 # Syncs as it populates, in the releases that do.
@@ -305,7 +307,7 @@ vmemmap_populate:
     push    rbp
     push    rbx
     .org    vmemmap_populate + 0x34 - 5, 0x90
-    call    vmemmap_populate_hugepages                  # seed
+    call    vmemmap_populate_hugepages                  # oops
     hlt
     .org    vmemmap_populate + 0x4e - 5, 0x90
     call    vmemmap_populate_basepages
@@ -313,7 +315,7 @@ vmemmap_populate:
     .org    vmemmap_populate + 0x68 - 5, 0x90
     call    sync_global_pgds
     hlt
-    .org    vmemmap_populate + 0x80, 0xcc               # seed
+    .org    vmemmap_populate + 0x80, 0xcc               # oops
     .size   vmemmap_populate, . - vmemmap_populate
 
     .balign 16, 0xcc
@@ -364,9 +366,9 @@ vmemmap_populate_hugepages:
     call    vmemmap_populate_basepages
     hlt
     .org    vmemmap_populate_hugepages + 0x176 - 5, 0x90
-    call    vmemmap_set_pmd                             # seed
+    call    vmemmap_set_pmd                             # oops
     hlt
-    .org    vmemmap_populate_hugepages + 0x180, 0xcc    # seed
+    .org    vmemmap_populate_hugepages + 0x180, 0xcc    # oops
     .size   vmemmap_populate_hugepages, . - vmemmap_populate_hugepages
 
 # Making all top-level tables agree. Where a task's entry points to another table than init_mm's,

@@ -7,8 +7,10 @@
 #
 # A stub is the function's symbol, its stack frame (whose depth an unwinder needs), its calls and
 # its size. A 5-byte call behind `.org f + 0x17 - 5` returns to f+0x17, where a hlt stops the CPU
-# and Python goes on. Lines marked `seed` hold what the oops in __init_single_page says.
-# Every other offset and size, and every frame, is made up, and nothing may rely on it.
+# and Python goes on. Lines marked `oops` hold what the oops in __init_single_page says, as
+# quoted in "[RFC V1 PATCH mm-hotfixes 2/3] x86/mm: define p*d_populate_kernel() and top level page
+# table sync" (2025-07-09). Every other offset and size, and every frame, is made up, and nothing
+# may rely on it.
 #
 # pagemap_range is a function of its own in this build.
 
@@ -28,9 +30,9 @@ dax_bus_probe:
     push    rbp
     push    rbx
     .org    dax_bus_probe + 0x6d - 5, 0x90
-    call    dev_dax_probe                               # seed
+    call    dev_dax_probe                               # oops
     hlt
-    .org    dax_bus_probe + 0xc9, 0xcc                  # seed
+    .org    dax_bus_probe + 0xc9, 0xcc                  # oops
     .size   dax_bus_probe, . - dax_bus_probe
 
     .section .module.device_dax, "ax"
@@ -49,9 +51,9 @@ dev_dax_probe:
     push    rbx
     sub     rsp, 0x10
     .org    dev_dax_probe + 0xce - 5, 0x90
-    call    devm_memremap_pages                         # seed
+    call    devm_memremap_pages                         # oops
     hlt
-    .org    dev_dax_probe + 0x2ec, 0xcc                 # seed
+    .org    dev_dax_probe + 0x2ec, 0xcc                 # oops
     .size   dev_dax_probe, . - dev_dax_probe
 
     .section .module.xe, "ax"
@@ -121,9 +123,9 @@ devm_memremap_pages:
     push    rbp
     push    rbx
     .org    devm_memremap_pages + 0x1e - 5, 0x90
-    call    memremap_pages                              # seed
+    call    memremap_pages                              # oops
     hlt
-    .org    devm_memremap_pages + 0x60, 0xcc            # seed
+    .org    devm_memremap_pages + 0x60, 0xcc            # oops
     .size   devm_memremap_pages, . - devm_memremap_pages
 
     .balign 16, 0xcc
@@ -140,9 +142,9 @@ memremap_pages:
     push    rbx
     sub     rsp, 0x48
     .org    memremap_pages + 0x10b - 5, 0x90
-    call    pagemap_range                               # seed
+    call    pagemap_range                               # oops
     hlt
-    .org    memremap_pages + 0x2f0, 0xcc                # seed
+    .org    memremap_pages + 0x2f0, 0xcc                # oops
     .size   memremap_pages, . - memremap_pages
 
     .balign 16, 0xcc
@@ -165,9 +167,9 @@ pagemap_range:
     call    add_pages
     hlt
     .org    pagemap_range + 0x2e0 - 5, 0x90
-    call    memmap_init_zone_device                     # seed
+    call    memmap_init_zone_device                     # oops
     hlt
-    .org    pagemap_range + 0x40f, 0xcc                 # seed
+    .org    pagemap_range + 0x40f, 0xcc                 # oops
     .size   pagemap_range, . - pagemap_range
 
 # Memory hot-add.

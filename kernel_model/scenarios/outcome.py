@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from emu import Halted, OutsideRam, PageFault, Returned, Shutdown, StepLimit, Stop, Trap
+from emu.fault import UD
 from emu.paging import ENTRY_NAME
 from emu.walk import Walk
 from kernel_model.errors import ERRNO_NAME
@@ -16,7 +17,6 @@ from kernel_model.pgtable import linux_name
 from kernel_model.scenarios.spec import Scenario, Settings
 
 SCHEMA: Final = 1
-_INVALID_OPCODE: Final = 6
 Outcome = Literal["completed", "oops", "bug", "shutdown", "error", "outside-ram", "halted", "limit"]
 
 
@@ -85,7 +85,7 @@ def classify(stop: Stop) -> Outcome:
     match stop:
         case Returned(value):
             return "error" if _errno(value) else "completed"
-        case Trap(vector=vector) if vector == _INVALID_OPCODE:
+        case Trap(vector=vector) if vector == UD:
             return "bug"
         case PageFault() | Trap():
             return "oops"
@@ -108,10 +108,10 @@ def fault_json(kernel: Kernel, ending: Ending) -> dict[str, Any] | None:
             "address": None,
             "error_code": stop.error_code,
             "access": None,
-            "cpl": 0,
+            "cpl": stop.cpl,
             "rip": f"{stop.rip:#x}",
             "symbol": stop.symbol,
-            "cr3": f"{ending.task.mm.pgd:#x}",
+            "cr3": f"{stop.cr3:#x}",
             "task": ending.task.comm,
             "reason": None,
             "walk": [],

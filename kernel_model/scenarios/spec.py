@@ -6,8 +6,9 @@ setting must be cheap.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+from kernel_model.layout import MAX_PHYSMEM_BITS
 from kernel_model.words import did_you_mean, parse_number, show_size
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 Value = int | str
 Settings = Mapping[str, Value]
+
+MERGED_FIX: Final = (
+    'f2d2f9598ebb "mm: introduce and use {pgd,p4d}_populate_kernel()" and 6659d0279980 '
+    '"x86/mm/64: define ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()"'
+)
+"""What ended both of the reported oopses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +67,8 @@ class Parameter:
 class Scenario:
     """A named, parameterised story.
 
-    `check` refuses settings that make no sense together (ValueError); `play` runs the story on a
-    booted kernel. `broke` and `fixed` cite the commits.
+    `check` refuses settings that make no sense together (ValueError); `nr_pages` says how many
+    pages the story adds; `play` runs it on a booted kernel. `broke` and `fixed` cite the commits.
     """
 
     name: str
@@ -72,6 +79,7 @@ class Scenario:
     look_at: str
     parameters: tuple[Parameter, ...]
     check: Callable[[Settings, int], None]
+    nr_pages: Callable[[Settings], int]
     play: Callable[["Kernel", Settings], "Ending"]
 
     def settings(self, given: Mapping[str, str], levels: int) -> dict[str, Value]:
@@ -107,7 +115,7 @@ def require_device_range(
     settings: Settings, levels: int, *, start: int, size: int, align: int, names: str
 ) -> None:
     """Refuse a device range that is empty, misaligned, RAM, or beyond what Linux can number."""
-    bits = 46 if levels == 4 else 52  # MAX_PHYSMEM_BITS
+    bits = MAX_PHYSMEM_BITS[levels]
     ram = int(settings["ram"])
     if size == 0:
         raise ValueError(f"{names}: the range is empty: expected at least {align:#x} bytes")

@@ -1,21 +1,25 @@
 """A device-dax range whose struct pages reach into the next top-level slot.
 
-The first crash of "[RFC V1 PATCH mm-hotfixes 2/3] x86/mm: define p*d_populate_kernel() and top
+The first oops of "[RFC V1 PATCH mm-hotfixes 2/3] x86/mm: define p*d_populate_kernel() and top
 level page table sync": the compound path of vmemmap population fills the new slot in init_mm only,
 and the task that probes the device initialises the struct pages under its own table.
 """
 
 from typing import TYPE_CHECKING, Final
 
-from kernel_model.scenarios.spec import Parameter, Scenario, Settings, require_device_range
+from kernel_model.layout import GIB, PAGE_SHIFT
+from kernel_model.scenarios.spec import (
+    MERGED_FIX,
+    Parameter,
+    Scenario,
+    Settings,
+    require_device_range,
+)
+from kernel_model.sparse import SECTION_SIZE, SUBSECTION_SIZE
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
     from kernel_model.scenarios.outcome import Ending
-
-_MIB: Final = 1 << 20
-_GIB: Final = 1 << 30
-_SUBSECTION: Final = 2 * _MIB
 
 
 def check(settings: Settings, levels: int) -> None:
@@ -28,6 +32,11 @@ def check(settings: Settings, levels: int) -> None:
         align=int(settings["align"]),
         names="start, size",
     )
+
+
+def nr_pages(settings: Settings) -> int:
+    """Return how many pages the device has."""
+    return int(settings["size"]) >> PAGE_SHIFT
 
 
 def play(kernel: "Kernel", settings: Settings) -> "Ending":
@@ -54,8 +63,8 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
 def _first_in_next_slot(kernel: "Kernel", start: int, size: int) -> int:
     """Return the first struct page of the range that lies in another slot than its first one."""
     layout = kernel.layout
-    first = layout.pfn_to_page(start >> 12)
-    end = layout.pfn_to_page(start + size >> 12)
+    first = layout.pfn_to_page(start >> PAGE_SHIFT)
+    end = layout.pfn_to_page(start + size >> PAGE_SHIFT)
     border = (first | layout.pgdir_size - 1) + 1
     return border if border < end else first
 
@@ -65,8 +74,7 @@ SCENARIO: Final = Scenario(
     summary="device-dax memory whose struct pages span two top-level slots",
     release="6.8",
     broke='4917f55b4ef9 "mm/sparse-vmemmap: improve memory savings for compound devmaps"',
-    fixed='f2d2f9598ebb "mm: introduce and use {pgd,p4d}_populate_kernel()" and 6659d0279980 '
-    '"x86/mm/64: define ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()"',
+    fixed=MERGED_FIX,
     look_at="the task's top-level entry for the faulting address, beside init_mm's",
     parameters=(
         Parameter(
@@ -75,10 +83,10 @@ SCENARIO: Final = Scenario(
             "address",
             {4: 0xFFFF_E6FF_C000_0000, 5: 0xFFD3_FFFF_C000_0000},
         ),
-        Parameter("ram", "boot RAM from physical 0, in 128 MiB steps", "size", 4 * _GIB),
-        Parameter("start", "where the device lies", "size", 64 * _GIB - 256 * _MIB),
-        Parameter("size", "how much memory it has", "size", 512 * _MIB),
-        Parameter("align", "its page size", "size", _SUBSECTION, (_SUBSECTION, _GIB)),
+        Parameter("ram", "boot RAM from physical 0, in 128 MiB steps", "size", 4 * GIB),
+        Parameter("start", "where the device lies", "size", 64 * GIB - 2 * SECTION_SIZE),
+        Parameter("size", "how much memory it has", "size", 4 * SECTION_SIZE),
+        Parameter("align", "its page size", "size", SUBSECTION_SIZE, (SUBSECTION_SIZE, GIB)),
         Parameter("struct_page", "sizeof(struct page)", "number", 64, (64, 80, 96)),
         Parameter(
             "task",
@@ -90,5 +98,6 @@ SCENARIO: Final = Scenario(
         ),
     ),
     check=check,
+    nr_pages=nr_pages,
     play=play,
 )

@@ -1,20 +1,25 @@
 """Device-private memory whose section shares a 2 MiB block of struct pages.
 
-The second crash of "[RFC V1 PATCH mm-hotfixes 2/3] x86/mm: define p*d_populate_kernel() and top
+The second oops of "[RFC V1 PATCH mm-hotfixes 2/3] x86/mm: define p*d_populate_kernel() and top
 level page table sync": with struct pages that do not divide 2 MiB, vmemmap_set_pmd() marks what
 is in use of a block before vmemmap_populate() has synced the slot that the block lies in.
 """
 
 from typing import TYPE_CHECKING, Final
 
-from kernel_model.scenarios.spec import Parameter, Scenario, Settings, require_device_range
+from kernel_model.layout import GIB, PAGE_SHIFT
+from kernel_model.scenarios.spec import (
+    MERGED_FIX,
+    Parameter,
+    Scenario,
+    Settings,
+    require_device_range,
+)
+from kernel_model.sparse import PAGES_PER_SECTION, SUBSECTION_SIZE
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
     from kernel_model.scenarios.outcome import Ending
-
-_GIB: Final = 1 << 30
-_SUBSECTION: Final = 2 << 20
 
 
 def check(settings: Settings, levels: int) -> None:
@@ -22,11 +27,16 @@ def check(settings: Settings, levels: int) -> None:
     require_device_range(
         settings,
         levels,
-        start=int(settings["pfn"]) << 12,
-        size=int(settings["nr_pages"]) << 12,
-        align=_SUBSECTION,
+        start=int(settings["pfn"]) << PAGE_SHIFT,
+        size=int(settings["nr_pages"]) << PAGE_SHIFT,
+        align=SUBSECTION_SIZE,
         names="pfn, nr_pages",
     )
+
+
+def nr_pages(settings: Settings) -> int:
+    """Return how many pages the GPU's memory has."""
+    return int(settings["nr_pages"])
 
 
 def play(kernel: "Kernel", settings: Settings) -> "Ending":
@@ -36,8 +46,9 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
 
     early = settings["task"] == "early"
     task = kernel.fork("modprobe") if early else kernel.kthread("kworker/0:1")
-    pfn, nr_pages = int(settings["pfn"]), int(settings["nr_pages"])
-    stop = kernel.run(task, xe_device_probe, pfn << 12, nr_pages << 12)
+    pfn = int(settings["pfn"])
+    start, size = pfn << PAGE_SHIFT, nr_pages(settings) << PAGE_SHIFT
+    stop = kernel.run(task, xe_device_probe, start, size)
     return Ending(task, stop, kernel.layout.pfn_to_page(pfn))
 
 
@@ -46,8 +57,7 @@ SCENARIO: Final = Scenario(
     summary="device-private memory whose struct pages share a 2 MiB block with a neighbour's",
     release="6.13",
     broke='8d400913c231 "x86/vmemmap: handle unpopulated sub-pmd ranges"',
-    fixed='f2d2f9598ebb "mm: introduce and use {pgd,p4d}_populate_kernel()" and 6659d0279980 '
-    '"x86/mm/64: define ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()"',
+    fixed=MERGED_FIX,
     look_at="that the store faults inside vmemmap_populate(), before its sync",
     parameters=(
         Parameter(
@@ -56,9 +66,9 @@ SCENARIO: Final = Scenario(
             "address",
             {4: 0xFFFF_EA00_0000_0000, 5: 0xFFD3_FF00_0000_0000},
         ),
-        Parameter("ram", "boot RAM from physical 0, in 128 MiB steps", "size", 4 * _GIB),
+        Parameter("ram", "boot RAM from physical 0, in 128 MiB steps", "size", 4 * GIB),
         Parameter("pfn", "the first frame", "number", 0x3_FFD0_0000),
-        Parameter("nr_pages", "how many frames", "number", 32768),
+        Parameter("nr_pages", "how many frames", "number", PAGES_PER_SECTION),
         Parameter("struct_page", "sizeof(struct page)", "number", 80, (64, 80, 96)),
         Parameter(
             "task",
@@ -69,5 +79,6 @@ SCENARIO: Final = Scenario(
         ),
     ),
     check=check,
+    nr_pages=nr_pages,
     play=play,
 )

@@ -1,10 +1,15 @@
 """Single instructions against GNU as, and what keystone gets wrong when it is left alone."""
 
+from itertools import product
+
 import pytest
 from support import gnu
 from support.statements import STATEMENTS
 
 from asm import AssemblyError, assemble
+
+ODD_MNEMONICS = ["mov", "jmp", "rex64", "data32", "a32", "wait", "x"]
+ODD_OPERANDS = ["", "rax", "5", "[rax]", "rax, 5, 5, 5, 5", "st, st(7)"]
 
 
 def encoded(statement):
@@ -62,7 +67,12 @@ def test_a_distance_in_a_displacement_counts_though_gnu_as_drops_it():
     assert encoded("a: nop\nb: add rax, [rdi+b-a]") == bytes.fromhex("90 48034701")
 
 
-@pytest.mark.parametrize("mnemonic", ["mov", "jmp", "rex64", "data32", "a32", "wait", "x"])
-@pytest.mark.parametrize("operands", ["", "rax", "5", "[rax]", "rax, 5, 5, 5, 5", "st, st(7)"])
-def test_odd_combinations_are_encoded_or_refused(mnemonic, operands):
-    encoded(f"{mnemonic} {operands}")
+def test_of_odd_combinations_only_the_known_ones_are_encoded():
+    codes = {text: encoded(text) for text in map(" ".join, product(ODD_MNEMONICS, ODD_OPERANDS))}
+
+    assert {text: code.hex() for text, code in codes.items() if code is not None} == {
+        "jmp rax": "ffe0",
+        "jmp 5": "e900000000",
+        "jmp [rax]": "ff20",
+        "wait ": "9b",
+    }

@@ -1,4 +1,4 @@
-"""What the oopses of seed 000 say about two kernel builds, asserted from their assembled images.
+"""What two reported oopses say about two kernel builds, asserted from their assembled images.
 
 Every `symbol+offset/size` of both call traces is a return address behind a real call of the frame
 above it. And GNU as, where there is one, makes the same bytes of every source.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from support.kernel_oopses import COMPOUND_TRACE, SUB_PMD_TRACE
 
 import asm
 from asm import Image, Segment, assemble_file, link
@@ -24,32 +25,6 @@ BASES: Final = {
     ".module.device_dax": 0xFFFFFFFFC0000000,
     ".module.xe": 0xFFFFFFFFC0100000,
 }
-
-# The faulting routine first. What stands behind `+` is RIP there, a return address further out.
-DAX: Final = """
-    __init_single_page+0x9/0x6d
-    __init_zone_device_page+0x17/0x5d
-    memmap_init_zone_device+0x154/0x1bb
-    pagemap_range+0x2e0/0x40f
-    memremap_pages+0x10b/0x2f0
-    devm_memremap_pages+0x1e/0x60
-    dev_dax_probe+0xce/0x2ec [device_dax]
-    dax_bus_probe+0x6d/0xc9
-"""
-XE: Final = """
-    vmemmap_set_pmd+0xff/0x230
-    vmemmap_populate_hugepages+0x176/0x180
-    vmemmap_populate+0x34/0x80
-    __populate_section_memmap+0x41/0x90
-    sparse_add_section+0x121/0x3e0
-    __add_pages+0xba/0x150
-    add_pages+0x1d/0x70
-    memremap_pages+0x3dc/0x810
-    devm_memremap_pages+0x1c/0x60
-    xe_devm_add+0x8b/0x100 [xe]
-    xe_tile_init_noalloc+0x6a/0x70 [xe]
-    xe_device_probe+0x48c/0x740 [xe]
-"""
 
 # Whoever calls it -> whom, for the functions that both builds have. In 6.13 pagemap_range is
 # part of memremap_pages.
@@ -120,21 +95,20 @@ def image(build: str, size: int = 64) -> Image:
     return link(programs, BASES)
 
 
-def frames(trace: str) -> list[tuple[str, int, str | None]]:
-    """symbol, offset and module of each line."""
-    found = re.findall(r"(\w+)\+(0x\w+)/0x\w+(?: \[(\w+)\])?", trace)
-    return [(symbol, int(offset, 16), module or None) for symbol, offset, module in found]
+def frame(line: str) -> tuple[str, int, str | None]:
+    """symbol, offset and module of a line of a call trace."""
+    symbol, offset, module = re.fullmatch(r"(\w+)\+(0x\w+)/0x\w+(?: \[(\w+)\])?", line).groups()
+    return symbol, int(offset, 16), module
 
 
-def lines(build: str, trace: str) -> list[tuple[str, str]]:
+def lines(build: str, trace: tuple[str, ...]) -> list[tuple[str, str]]:
     """(build, line) for each line of `trace`."""
-    return [(build, line.strip()) for line in trace.strip().splitlines()]
+    return [(build, line) for line in trace]
 
 
-def calls(build: str, trace: str) -> list[tuple[str, str, int, str]]:
+def calls(build: str, trace: tuple[str, ...]) -> list[tuple[str, str, int, str]]:
     """(build, caller, offset behind the call, callee) for each call that `trace` shows."""
-    found = frames(trace)
-    pairs = itertools.pairwise(found)
+    pairs = itertools.pairwise(map(frame, trace))
     return [(build, caller, offset, callee) for (callee, *_), (caller, offset, _) in pairs]
 
 
@@ -158,9 +132,11 @@ def section(module: str | None) -> str:
 
 
 @pytest.mark.parametrize("size", [64, 80, 96])
-@pytest.mark.parametrize(("build", "line"), lines("6.8", DAX) + lines("6.13", XE))
+@pytest.mark.parametrize(
+    ("build", "line"), lines("6.8", COMPOUND_TRACE) + lines("6.13", SUB_PMD_TRACE)
+)
 def test_a_line_of_the_oops_comes_out_of_the_assembler(build, line, size):
-    symbol, _, module = frames(line)[0]
+    symbol, _, module = frame(line)
     linked = image(build, size)
 
     assert linked.describe(linked.parse(line.split()[0])) == line.split()[0]
@@ -169,7 +145,8 @@ def test_a_line_of_the_oops_comes_out_of_the_assembler(build, line, size):
 
 @pytest.mark.parametrize("size", [64, 80, 96])
 @pytest.mark.parametrize(
-    ("build", "caller", "offset", "callee"), calls("6.8", DAX) + calls("6.13", XE)
+    ("build", "caller", "offset", "callee"),
+    calls("6.8", COMPOUND_TRACE) + calls("6.13", SUB_PMD_TRACE),
 )
 def test_a_return_address_stands_behind_a_call(build, caller, offset, callee, size):
     linked = image(build, size)

@@ -17,6 +17,7 @@ from kernel_model import Kernel
         ({"release": "rfc-v2"}, "did you mean rfc-v1?"),
         ({"release": ""}, "unknown release ''"),
         ({"build": "6.9"}, "unknown build '6.9': expected 6.8, 6.13-drm-tip"),
+        ({"build": "6.13-drm-top"}, "did you mean 6.13-drm-tip?"),
         ({"levels": 3}, "3 levels"),
         ({"levels": 0}, "0 levels"),
         ({"struct_page": 72}, "struct page of 72 bytes: expected 64, 80 or 96"),

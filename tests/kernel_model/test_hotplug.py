@@ -23,6 +23,7 @@ from support.kernel_facts import (
 from emu import PhysAddr, Returned
 from kernel_model import Kernel
 from kernel_model.drivers import dax_bus_probe, xe_device_probe
+from kernel_model.history import Refused
 from kernel_model.hotplug import add_pages, arch_add_memory
 from kernel_model.memremap import DevPagemap, devm_memremap_pages
 from kernel_model.vmemmap import VmemAltmap
@@ -189,6 +190,75 @@ def test_physical_memory_ends_at_max_physmem_bits(
     assert dax(make("6.17", levels=levels), start, 128 * MIB) == error
 
 
+def test_a_refused_device_costs_no_memory(kernel: Kernel) -> None:
+    dax(kernel, 64 * GIB, 128 * MIB)
+    free = kernel.frames.nr_free
+
+    errors = {dax(kernel, 1 << 46, 128 * MIB) for _ in range(65)}  # one frame holds 64
+
+    assert (errors, kernel.frames.nr_free) == ({EINVAL}, free)
+
+
+# -- who refuses, and why
+
+
+@pytest.mark.parametrize(
+    ("device", "refused"),
+    [
+        (
+            (64 * GIB, 6 * MIB, 3 * MIB),
+            Refused("dev_dax_probe", EINVAL, "no level maps pages of 0x300000 bytes"),
+        ),
+        (
+            (64 * GIB, 3 * MIB, 2 * MIB),
+            Refused(
+                "dev_dax_probe",
+                EINVAL,
+                "0x1000000000 (+0x300000) is not a multiple of 0x200000",
+            ),
+        ),
+        ((64 * GIB, 0, 2 * MIB), Refused("pagemap_range", EINVAL, "the range is empty")),
+        (
+            (1 << 46, 2 * MIB, 2 * MIB),
+            Refused(
+                "pagemap_range",
+                EINVAL,
+                "the range ends at 0x400000200000, beyond 46 physical address bits",
+            ),
+        ),
+        (
+            (GIB, 2 * MIB, 2 * MIB),
+            Refused("sparse_add_section", EEXIST, "pfn 0x40000 (+512) has struct pages already"),
+        ),
+        (
+            (64 * GIB, 0x3000, 0x1000),
+            Refused(
+                "__add_pages",
+                EINVAL,
+                "pfn 0x1000000 (+3) is not a range of whole 2 MiB subsections",
+            ),
+        ),
+    ],
+)
+def test_the_history_says_who_refuses_a_device_and_why(
+    kernel: Kernel, device: tuple[int, int, int], refused: Refused
+) -> None:
+    dax(kernel, *device)
+
+    assert [event for event in kernel.history if isinstance(event, Refused)] == [refused]
+
+
+def test_the_history_names_the_end_of_a_trimmed_direct_map() -> None:
+    with boot(FOUR, "6.17") as kernel:
+        add_pages(kernel, 0, 11 * TIB >> 12, SECTION, None, None)
+
+        assert kernel.history[-1] == Refused(
+            "add_pages",
+            ERANGE,
+            "the range ends at 0xb0008000000, beyond the direct map's end 0xb0000000000",
+        )
+
+
 # -- running out of memory
 
 
@@ -206,6 +276,9 @@ def test_a_device_whose_struct_pages_do_not_fit_is_no_memory(make: Callable[...,
     stop = kernel.run(kernel.kthread("kworker/0:1"), xe_device_probe, 64 * GIB, 8 * GIB)
 
     assert (stop, stop.value) == (Returned(), errno(ENOMEM))  # type: ignore[union-attr]
+    (refused,) = [event for event in kernel.history if isinstance(event, Refused)]
+    assert (refused.path, refused.errno) == ("vmemmap_populate_basepages", ENOMEM)
+    assert refused.why.startswith("no frame is left to map vmemmap at 0xffffea00")
 
 
 @pytest.mark.parametrize("struct_page", [64, 80, 96])

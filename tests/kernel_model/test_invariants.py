@@ -1,5 +1,6 @@
 """What holds whatever is added, in whichever order, by whomever (facts 11)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -43,6 +44,12 @@ def play(kernel: Kernel, device: Device) -> Stop:
     return kernel.run(task, dax_bus_probe, start, size, 2 * MIB)
 
 
+def play_all(kernel: Kernel, added: list[Device]) -> list[Stop]:
+    """Have a new task add each device, after one that does nothing was forked."""
+    kernel.fork("early")
+    return [play(kernel, device) for device in added]
+
+
 def disagreements(kernel: Kernel, *, empty_is_fine: bool) -> list[tuple[str, int]]:
     """(task, slot) where a task's table differs from init_mm's, in the slots that fork copies."""
     reference = slots(kernel, kernel.init_mm)
@@ -54,39 +61,36 @@ def disagreements(kernel: Kernel, *, empty_is_fine: bool) -> list[tuple[str, int
     ]
 
 
+def whatever_is_added(test: Callable[..., None]) -> Callable[..., None]:
+    """Play the test with some vmemmaps, sizes of struct page and devices."""
+    return settings(max_examples=12, deadline=None)(
+        given(
+            where=st.sampled_from([FOUR, FIVE]),
+            struct_page=st.sampled_from([64, 80]),
+            added=st.lists(devices, max_size=4),
+        )(test)
+    )
+
+
 @pytest.mark.parametrize("release", SYNCING)
-@settings(max_examples=12, deadline=None)
-@given(
-    where=st.sampled_from([FOUR, FIVE]),
-    struct_page=st.sampled_from([64, 80]),
-    added=st.lists(devices, max_size=4),
-)
+@whatever_is_added
 def test_with_the_fix_all_tables_agree_and_nobody_faults(
     release: str, where: Where, struct_page: int, added: list[Device]
 ) -> None:
     with boot(where, release, struct_page=struct_page) as kernel:
-        kernel.fork("early")
-
-        stops = [play(kernel, device) for device in added]
+        stops = play_all(kernel, added)
 
         assert disagreements(kernel, empty_is_fine=False) == []
         assert all(isinstance(stop, Returned) for stop in stops)
 
 
 @pytest.mark.parametrize("release", EXPLICIT)
-@settings(max_examples=12, deadline=None)
-@given(
-    where=st.sampled_from([FOUR, FIVE]),
-    struct_page=st.sampled_from([64, 80]),
-    added=st.lists(devices, max_size=4),
-)
+@whatever_is_added
 def test_without_it_tables_only_lack_entries_and_faults_are_at_the_top(
     release: str, where: Where, struct_page: int, added: list[Device]
 ) -> None:
     with boot(where, release, struct_page=struct_page) as kernel:
-        kernel.fork("early")
-
-        stops = [play(kernel, device) for device in added]
+        stops = play_all(kernel, added)
 
         faults = [stop for stop in stops if isinstance(stop, PageFault)]
         assert disagreements(kernel, empty_is_fine=True) == []

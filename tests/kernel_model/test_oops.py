@@ -13,9 +13,10 @@ from support.kernel_facts import (
 )
 from support.kernel_oops import DEVICE, INIT, lines_with, store
 
-from emu import PhysAddr, Stop
+from emu import PhysAddr, Stop, Trap
 from kernel_model import Kernel
 from kernel_model.drivers import dax_bus_probe
+from kernel_model.oops import compose
 from kernel_model.sync import sync_global_pgds
 
 # -- releases and builds
@@ -46,19 +47,24 @@ def test_the_die_header_is_that_of_the_release(
     ("release", "build", "before", "after"),
     [
         ("6.8", None, "CPU: 0 ", " Comm: modprobe Not tainted 6.8.0 #1"),
-        ("6.8", "6.13-drm-tip", "CPU: 0 ", " Comm: modprobe Tainted: G        W          6.8.0 #1"),
+        ("6.8", "6.13-drm-tip", "CPU: 0 ", " Comm: modprobe Not tainted 6.8.0 #1"),
         (
             "6.13",
             None,
             "CPU: 0 UID: 0 ",
             " Comm: modprobe Tainted: G        W          6.13.0-drm-tip-test+ #1 ",
         ),
-        ("6.13", "6.8", "CPU: 0 UID: 0 ", " Comm: modprobe Not tainted 6.13.0-drm-tip-test+ #1 "),
+        (
+            "6.13",
+            "6.8",
+            "CPU: 0 UID: 0 ",
+            " Comm: modprobe Tainted: G        W          6.13.0-drm-tip-test+ #1 ",
+        ),
         (
             "6.16",
             None,
             "CPU: 0 UID: 0 ",
-            " Comm: modprobe Tainted: G        W          6.16.0 #1 PREEMPT(full) ",
+            " Comm: modprobe Not tainted 6.16.0 #1 PREEMPT(full) ",
         ),
         (
             "6.17",
@@ -81,14 +87,26 @@ def test_the_cpu_line_is_that_of_the_release(
 
 @pytest.mark.parametrize(
     ("release", "taint"),
-    [("6.8", []), ("6.13", ["Tainted: [W]=WARN"]), ("6.17", ["Tainted: [W]=WARN"])],
+    [("6.8", []), ("6.13", ["Tainted: [D]=DIE, [W]=WARN"]), ("6.17", ["Tainted: [D]=DIE"])],
 )
 def test_the_taint_is_spelled_out_from_6_11_on(
     make: Callable[..., Kernel], release: str, taint: list[str]
 ) -> None:
-    kernel = make(release, build="6.13-drm-tip")
+    kernel = make(release)
+    store(kernel, FOUR.boundary)
 
     assert lines_with("Tainted", store(kernel, FOUR.boundary)) == taint
+
+
+@pytest.mark.parametrize("release", ["6.16", "rfc-v1", "6.17"])
+@pytest.mark.parametrize("build", ["6.8", "6.13-drm-tip"])
+def test_a_release_is_not_tainted_by_its_build(
+    make: Callable[..., Kernel], release: str, build: str
+) -> None:
+    kernel = make(release, build=build)
+
+    assert " Not tainted " in store(kernel, FOUR.boundary)[5]
+    assert " Tainted: G      D             6.1" in store(kernel, FOUR.boundary)[5]
 
 
 def test_a_long_name_is_cut_to_twenty_characters(kernel: Kernel) -> None:
@@ -117,6 +135,31 @@ def test_two_taints_are_spelled_out_in_the_order_of_the_flags(make: Callable[...
 
     assert lines[6] == "Tainted: [D]=DIE, [W]=WARN"
     assert " Tainted: G      D W          6.13.0" in lines[5]
+
+
+def test_every_oops_ends_with_the_registers_of_the_first(kernel: Kernel) -> None:
+    first = store(kernel, FOUR.boundary)
+    task = kernel.fork("modprobe")
+
+    second = store(kernel, FOUR.boundary + 0x40, task)
+
+    assert kernel_end(second)[:9] == kernel_end(first)[:9]
+    assert kernel_end(second)[:9] != second[6:15]
+
+
+def test_and_with_the_control_registers_of_now(kernel: Kernel) -> None:
+    store(kernel, FOUR.boundary)
+    task = kernel.fork("modprobe")
+
+    second = store(kernel, FOUR.boundary + 0x40, task)
+
+    line = f"CR2: ffffe70000000074 CR3: {task.mm.pgd:016x} CR4: 0000000000750ef0"
+    assert line in kernel_end(second)
+
+
+def kernel_end(lines: list[str]) -> list[str]:
+    """What is printed after the end marker."""
+    return lines[lines.index("---[ end trace 0000000000000000 ]---") + 1 :]
 
 
 def test_an_oops_is_for_the_last_death_only(kernel: Kernel) -> None:
@@ -204,7 +247,53 @@ def test_a_bug_shows_the_ud2_and_no_fault_address(kernel: Kernel) -> None:
     assert not [line for line in lines if "#PF" in line or line == "CR2: 0000000000000000"]
 
 
-def test_a_general_protection_fault_has_a_header_of_its_own(kernel: Kernel) -> None:
-    lines = store(kernel, 1 << 63)
+def test_the_cr2_of_a_bug_is_that_of_the_last_page_fault(kernel: Kernel) -> None:
+    store(kernel, FOUR.boundary)
 
-    assert lines[0] == "general protection fault: 0000 [#1] SMP NOPTI"
+    lines = kernel.oops(bug(kernel)).splitlines()
+
+    assert [line[:22] for line in lines_with("CR2: ", lines)] == ["CR2: ffffe70000000034 "] * 2
+
+
+# -- a general protection fault
+
+
+@pytest.mark.parametrize("page", [1 << 63, 1 << 47, 0xFFFF_7FFF_FFFF_FFC0])
+@pytest.mark.parametrize(("release", "prefix"), [("6.8", ""), ("6.17", "Oops: ")])
+def test_a_general_protection_fault_has_the_address_that_is_not_canonical(
+    make: Callable[..., Kernel], release: str, prefix: str, page: int
+) -> None:
+    lines = store(make(release), page)
+
+    assert lines[0] == (
+        f"{prefix}general protection fault, probably for non-canonical address "
+        f"{page + 0x34:#x}: 0000 [#1] SMP NOPTI"
+    )
+
+
+def general_protection(kernel: Kernel, code: bytes, error_code: int) -> str:
+    """The first line for a #GP at an instruction, with RDI pointing to RAM."""
+    kernel.run(kernel.fork("modprobe"), INIT, rdi=1 << 63)
+    last = kernel._last_death
+    assert last is not None
+    registers = last.registers._replace(rdi=FOUR.vmemmap_base)
+    stop = Trap(13, error_code, last.stop.rip, registers)
+    death = last._replace(stop=stop, registers=registers, code=bytes(42) + code.ljust(22, b"\x90"))
+    return compose(death, death, kernel.release, kernel.build, kernel.image).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "error_code", "line"),
+    [
+        ("488b07", 0, "general protection fault, maybe for address 0xffffe6ffc0000000: 0000 "),
+        ("0f30", 0, "general protection fault: 0000 "),  # wrmsr
+        ("ffff", 0, "general protection fault: 0000 "),
+        ("488b07", 0x18, "segment-related general protection fault: 0018 "),
+    ],
+)
+def test_any_other_says_as_much_as_is_known(
+    kernel: Kernel, code: str, error_code: int, line: str
+) -> None:
+    first = general_protection(kernel, bytes.fromhex(code), error_code)
+
+    assert first == f"{line}[#1] SMP NOPTI"

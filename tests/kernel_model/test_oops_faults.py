@@ -18,7 +18,7 @@ from support.kernel_facts import (
 from support.kernel_oops import DEVICE, INIT, TEXT, lines_with, store
 
 from emu import PageFault, VirtAddr, map_page
-from emu.paging import RW, US
+from emu.paging import PS, RW, US
 from kernel_model import Kernel, Task
 from kernel_model.drivers import dax_bus_probe
 
@@ -174,6 +174,33 @@ def test_a_large_page_ends_the_line(kernel: Kernel) -> None:
     top, pud, _ = entries(kernel, TEXT)
 
     assert store(kernel, TEXT)[3] == f"PGD {top:x} P4D {top:x} PUD {pud:x} PMD 10001e1 "
+
+
+def test_linux_reads_on_where_a_reserved_bit_stops_the_cpu(kernel: Kernel) -> None:
+    task = kernel.fork("modprobe")
+    put_slot(kernel, task.mm, 462, 0x1067 | PS)
+
+    line = store(kernel, FOUR.boundary, task)[3]
+
+    assert line == "PGD 10e7 P4D 10e7 PUD 0 "
+
+
+def test_a_table_outside_ram_is_bad(kernel: Kernel) -> None:
+    task = kernel.fork("modprobe")
+    put_slot(kernel, task.mm, 462, 0x1067 | 1 << 51)
+
+    lines = store(kernel, FOUR.boundary, task)
+
+    assert lines[3:5] == ["PGD 8000000001067 P4D 8000000001067 ", "BAD"]
+
+
+def test_the_line_is_what_it_was_at_the_death(kernel: Kernel) -> None:
+    task = kernel.fork("modprobe")
+    stop = kernel.run(task, INIT, rdi=FOUR.boundary)
+
+    put_slot(kernel, task.mm, 462, 0x1067)
+
+    assert kernel.oops(stop).splitlines()[3] == "PGD 0 P4D 0 "
 
 
 def test_the_line_is_of_the_tasks_table_and_not_of_init_mms(kernel: Kernel) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from support.kernel_facts import FOUR, GIB, MIB, Where, errno, put_slot, slots
 
-from emu import Halted, NotMapped, OutsideRam, PageFault, Returned, StepLimit
+from emu import Halted, NotMapped, OutOfFrames, OutsideRam, PageFault, Returned, StepLimit
 from kernel_model import Kernel, KernelError, TaskDied
 from kernel_model.drivers import dax_bus_probe
-from kernel_model.history import Forked, Mapped, Populated, Switched, Synced
+from kernel_model.history import Forked, Mapped, Populated, Refused, Switched, Synced
 from kernel_model.hotplug import add_pages
 from kernel_model.vmemmap import vmemmap_populate
 
@@ -182,6 +182,25 @@ def test_the_cpu_goes_on_with_the_table_that_it_had(kernel: Kernel) -> None:
     assert kernel.run(kernel.fork("b"), INIT, rdi=PAGE) == Returned()
 
 
+def test_a_switch_inside_a_function_spares_its_frame(kernel: Kernel) -> None:
+    task, other = kernel.fork("a"), kernel.fork("b")
+    found: list[bytes] = []
+
+    def switch(kernel: Kernel) -> None:
+        stack, (function, entered_at) = kernel.stack_of(task), task.frames[-1]
+        depth = kernel.image.stack_depth(kernel.symbol(f"{function}+0x2e0") - 5)
+        assert depth
+        frame = stack.pa_of(entered_at - depth)
+        kernel.memory.write(frame, b"\xaa" * depth)
+        kernel.switch_mm(other.mm)
+        found.append(kernel.memory.read(frame, depth).strip(b"\xaa"))
+
+    kernel.before["memmap_init_zone_device"] = switch
+    kernel.run(task, dax_bus_probe, 32 * GIB, 2 * MIB, 2 * MIB)
+
+    assert found == [b""]
+
+
 # -- misuse
 
 
@@ -232,6 +251,19 @@ def test_an_unknown_routine_is_refused_with_the_nearest(kernel: Kernel) -> None:
         kernel.run(kernel.fork("a"), "__init_singel_page")
 
 
+@pytest.mark.parametrize("name", ["dax_bus_probe", "vmemmap_populate", "sync_global_pgds"])
+def test_a_function_that_runs_in_python_is_no_routine(kernel: Kernel, name: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"^{name} runs in Python here: expected a routine: .*{INIT}"
+    ):
+        kernel.run(kernel.fork("a"), name)
+
+
+def test_a_label_is_no_routine_either(kernel: Kernel) -> None:
+    with pytest.raises(ValueError, match=r"^vmemmap_set_pmd_store is no function: expected "):
+        kernel.run(kernel.fork("a"), "vmemmap_set_pmd_store")
+
+
 def test_a_page_without_struct_page_cannot_be_read(kernel: Kernel) -> None:
     with pytest.raises(NotMapped):
         kernel.page(FOUR.pfn)
@@ -262,6 +294,57 @@ def test_a_store_outside_ram_is_no_oops(kernel: Kernel) -> None:
     assert stop == OutsideRam(pa=64 * GIB + 0x34, rip=kernel.symbol(f"{INIT}+9"), what="leaf")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="is not how the last task died"):
         kernel.oops(stop)
+
+
+# -- without memory
+
+
+def exhaust(kernel: Kernel) -> int:
+    """Take all frames; return the lowest, the start of 16 KiB."""
+    lowest = kernel.frames.allocate_block(0x4000)
+    kernel.frames.floor = lowest
+    while kernel.frames.nr_free:
+        kernel.frames.allocate()
+    return lowest
+
+
+def test_a_run_without_memory_for_a_stack_returns_enomem(kernel: Kernel) -> None:
+    task = kernel.fork("a")
+    exhaust(kernel)
+
+    stop = kernel.run(task, INIT, rdi=PAGE)
+
+    assert (value(stop), task.stack) == (errno(12), None)
+    assert kernel.history[-1] == Refused(
+        "alloc_thread_stack_node", 12, "no memory for the stack of a"
+    )
+
+
+def test_a_stack_that_cannot_be_mapped_gives_its_frames_back(kernel: Kernel) -> None:
+    task = kernel.fork("a")
+    kernel.frames.floor = exhaust(kernel) - 0x4000  # room for one stack, and not for its tables
+
+    stop = kernel.run(task, INIT, rdi=PAGE)
+
+    assert (value(stop), task.stack, kernel.frames.nr_free) == (errno(12), None, 4)
+
+
+def test_a_fork_without_memory_inside_a_run_returns_enomem(kernel: Kernel) -> None:
+    task = kernel.fork("a")
+    kernel.stack_of(task)
+    exhaust(kernel)
+
+    stop = kernel.run(task, lambda kernel: kernel.fork("b").pid)
+
+    assert (value(stop), task.frames) == (errno(12), [])
+    assert kernel.history[-1] == Refused("fork", 12, "no frame is left for the top table of b")
+
+
+def test_a_fork_without_memory_outside_a_run_raises(kernel: Kernel) -> None:
+    exhaust(kernel)
+
+    with pytest.raises(OutOfFrames):
+        kernel.fork("b")
 
 
 # -- the history

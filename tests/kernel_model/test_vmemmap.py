@@ -158,6 +158,17 @@ def test_the_compound_behind_it_begins_with_frames_of_its_own(gib_compounds: Ker
     assert (len(second), first & second) == (2, set())
 
 
+def test_the_middle_of_a_compound_gets_a_tail_frame_if_nobody_made_one(kernel: Kernel) -> None:
+    device = compound(64 * GIB, GIB, shift=18)
+
+    populate_section_memmap(kernel, PFN + SECTION, SECTION, 0, None, device)
+
+    start = MEMMAP + SECTION * 64
+    tail = kernel.walk(start - 4096).pa
+    assert tail not in (None, 0)
+    assert set(frames(kernel, start, SECTION * 64)) == {tail}
+
+
 def test_a_device_smaller_than_a_section_is_deduplicated_too(kernel: Kernel) -> None:
     device = compound(64 * GIB, 4 * MIB)
 

@@ -36,7 +36,7 @@ def call_trace(oops):
     return [line.strip() for line in inside]
 
 
-def test_devdax_is_the_first_crash():
+def test_devdax_is_the_first_oops():
     status, document, _ = run_cli("run", "vmemmap-devdax", "--json")
 
     oops = document["oops"]
@@ -52,7 +52,7 @@ def test_devdax_is_the_first_crash():
     assert call_trace(oops) == DEVDAX_TRACE
 
 
-def test_subpmd_is_the_second_crash():
+def test_subpmd_is_the_second_oops():
     status, document, _ = run_cli("run", "vmemmap-subpmd", "--json")
 
     oops = document["oops"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.kernel_facts import FOUR, GIB, MIB, VRAM, boot, in_order
-from support.kernel_seeds import COMPOUND, SUB_PMD
+from support.kernel_oopses import COMPOUND, COMPOUND_TRACE, SUB_PMD, SUB_PMD_TRACE
 
 from emu import PageFault
 from kernel_model import Kernel
@@ -64,11 +64,11 @@ def test_the_second_oops_begins_as_the_mail_does(sub_pmd: Death) -> None:
 
 
 def test_the_first_call_trace_has_no_other_line(compound: Death) -> None:
-    assert compound.trace() == list(COMPOUND[8:-1])
+    assert compound.trace() == [f" {frame}" for frame in COMPOUND_TRACE[1:]]
 
 
 def test_the_second_call_trace_has_no_other_line(sub_pmd: Death) -> None:
-    assert sub_pmd.trace() == list(SUB_PMD[8:])
+    assert sub_pmd.trace() == [f" {frame}" for frame in SUB_PMD_TRACE[1:]]
 
 
 def test_the_first_fault_is_at_the_first_store_to_the_new_slot(compound: Death) -> None:
