@@ -1,7 +1,8 @@
 """Routines: sources in Intel syntax become programs, and programs linked at bases an image.
 
 Knows what GNU as and ld make of a source, symbols both ways, and the stack at each instruction.
-Refuses to know whose code it is: nothing here has heard of an emulator or of Linux.
+The modules refuse to know whose code it is and who will run it. Linux is in the sources only:
+`mm/` has routines of its memory management, `builds/` the functions of two builds.
 
 Exports lazily: importing this package loads neither keystone nor capstone.
 """

@@ -22,12 +22,11 @@ from asm.operand import RESERVED
 from asm.output import Part, program
 from asm.parser import parse
 from asm.program import Program
-from asm.source import Line, lines, statement
+from asm.source import LARGEST, Line, decoded, lines, statement
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-_LARGEST_SOURCE: Final = 1 << 20
 _NO_CONSTANTS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -39,10 +38,8 @@ def assemble(
     `name` stands for the file in errors, `constants` for what its `.if` may ask. A constant that
     does not fit its place is refused, never cut. Raises AssemblyError.
     """
-    if len(source) > _LARGEST_SOURCE:
-        raise AssemblyError(
-            f"more than the {_LARGEST_SOURCE:#x} characters expected of a source", file=name
-        )
+    if len(source) > LARGEST:
+        raise AssemblyError(f"too long: expected at most {LARGEST:#x} characters", file=name)
     return Assembler(source, name, constants).program()
 
 
@@ -55,21 +52,8 @@ def assemble_file(
     raises it.
     """
     with path.open("rb") as file:
-        raw: bytes = file.read(_LARGEST_SOURCE + 1)
-    if len(raw) > _LARGEST_SOURCE:
-        raise AssemblyError(
-            f"more than the {_LARGEST_SOURCE:#x} bytes expected of a source",
-            file=path.name,
-        )
-    try:
-        source = raw.decode()
-    except UnicodeDecodeError as error:
-        number = raw.count(b"\n", 0, error.start) + 1
-        raise AssemblyError(
-            f"byte {raw[error.start]:#x} at offset {error.start:#x} is not UTF-8",
-            file=path.name,
-            line=number,
-        ) from None
+        raw: bytes = file.read(LARGEST + 1)
+    source = decoded(raw, file=path.name)
     return assemble(source, name=path.name, constants=constants)
 
 

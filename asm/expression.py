@@ -72,6 +72,7 @@ class Name:
 
     @property
     def defined(self) -> bool:
+        """Whether it stands for something by now."""
         return self.section is not None or self.expression is not None
 
 
@@ -87,6 +88,7 @@ class Value(NamedTuple):
 
     @property
     def is_constant(self) -> bool:
+        """Whether it is a number, wherever things lie."""
         return self.plus is None and self.minus is None
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from asm.errors import Refused
 from asm.numeric import Address, Operand, spelled
-from asm.operand import Register, words
+from asm.operand import Register
 
 PREFIXES: Final = {
     "lock": 0xF0,
@@ -40,21 +40,20 @@ _AMBIGUOUS: Final = {
     "sysret": "sysretq or sysretl",
 }
 _LOCKABLE: Final = frozenset(
-    words(
-        "adc add and btc btr bts cmpxchg cmpxchg8b cmpxchg16b dec inc neg not or sbb sub xadd"
-        " xchg xor"
-    )
+    """
+    adc add and btc btr bts cmpxchg cmpxchg8b cmpxchg16b dec inc neg not or sbb sub xadd xchg xor
+    """.split()
 )
 # Without a register beside it, a memory operand of these must say its size.
 _SIZED: Final = _LOCKABLE - {"cmpxchg8b", "cmpxchg16b"} | frozenset(
-    words(
-        "bt cmp div fadd fdiv fild fist fistp fld fmul fst fstp fsub idiv imul mov mul rcl rcr"
-        " rol ror sal sar shl shr test"
-    )
+    """
+    bt cmp div fadd fdiv fild fist fistp fld fmul fst fstp fsub idiv imul mov mul rcl rcr rol ror
+    sal sar shl shr test
+    """.split()
 )
 # A register beside it does not tell the size of memory to these.
-_CONVERTING: Final = frozenset(words("movsx movzx cvtsi2sd cvtsi2ss"))
-_COUNT_IN_CL: Final = frozenset(words("rcl rcr rol ror sal sar shl shr"))
+_CONVERTING: Final = frozenset("movsx movzx cvtsi2sd cvtsi2ss".split())
+_COUNT_IN_CL: Final = frozenset("rcl rcr rol ror sal sar shl shr".split())
 _HIGH_BYTES: Final = frozenset(["ah", "bh", "ch", "dh"])
 _NEW_BYTES: Final = frozenset(["spl", "bpl", "sil", "dil"])
 _NEW_VECTORS: Final = frozenset(["m8", "m9", "10", "11", "12", "13", "14", "15"])

@@ -113,7 +113,7 @@ class Image:
         return None
 
     def describe(self, address: int) -> str | None:
-        """`address` as the kernel prints it: `__init_single_page+0x9/0x6d`."""
+        """Name `address`: `__init_single_page+0x9/0x6d`; None outside functions and objects."""
         location = self.lookup(address)
         return None if location is None else str(location)
 

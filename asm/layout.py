@@ -10,19 +10,20 @@ from typing import Final, NamedTuple, TypeVar
 
 from asm.errors import Refused
 from asm.expression import Node, Value, fits
-from asm.operand import words
 
 Evaluate = Callable[[Node], Value]
 _Result = TypeVar("_Result")
 
-# GNU as fills code with these, the longest first; of more than seven it jumps over them.
+# The n-th does nothing in n + 1 bytes. GNU as fills code with these, the longest first; of more
+# than seven it jumps over them.
 _NOPS: Final = tuple(
     bytes.fromhex(code)
-    for code in words(
-        "90 6690 0f1f00 0f1f4000 0f1f440000 660f1f440000 0f1f8000000000 0f1f840000000000"
-        " 660f1f840000000000 662e0f1f840000000000 66662e0f1f840000000000"
-    )
+    for code in """
+    90 6690 0f1f00 0f1f4000 0f1f440000 660f1f440000 0f1f8000000000 0f1f840000000000
+    660f1f840000000000 662e0f1f840000000000 66662e0f1f840000000000
+    """.split()
 )
+_LONGEST_OF_LD: Final = 10  # see nops_between_programs
 _MOST_NOPS: Final = 7
 _MOST_ROUNDS: Final = 64
 LARGEST: Final = 1 << 24  # bytes in a section: more is a slip in a `.skip` or `.org`
@@ -117,12 +118,14 @@ class Padding(Piece):
         self.most = most
 
     def settle(self, evaluate: Evaluate) -> None:
+        """Fill up to the alignment, or not at all if that takes more than `most`."""
         count = -self.offset % self.alignment
         if self.most is not None and count > self.most:
             count = 0
         self.data = nops(count) if self.fill is None else self.fill * (count // len(self.fill))
 
     def check(self, evaluate: Evaluate) -> None:
+        """Refuse a fill that does not come out even. Raises Refused."""
         if self.fill is not None and (odd := -self.offset % len(self.fill)):
             raise Refused(f"{odd} bytes are left over by a filling of {len(self.fill)} bytes")
 
@@ -140,9 +143,11 @@ class Origin(Piece):
         self.section = section
 
     def settle(self, evaluate: Evaluate) -> None:
+        """Fill up to the place, unless it lies behind. Raises Refused."""
         self.data = bytes([self.fill]) * max(0, _bounded(self._target(evaluate) - self.offset))
 
     def check(self, evaluate: Evaluate) -> None:
+        """Refuse a place that lies behind. Raises Refused."""
         target = self._target(evaluate)
         if target < self.offset:
             raise Refused(
@@ -168,9 +173,11 @@ class Repeat(Piece):
         self.unit = unit
 
     def settle(self, evaluate: Evaluate) -> None:
+        """Take as many units as there are now. Raises Refused."""
         self.data = self.unit * _bounded(max(0, self._count(evaluate)), len(self.unit))
 
     def check(self, evaluate: Evaluate) -> None:
+        """Refuse a negative number of units. Raises Refused."""
         if (count := self._count(evaluate)) < 0:
             raise Refused(f"{count} repetitions: 0 or more were expected")
 
@@ -235,9 +242,18 @@ def nops(count: int) -> bytes:
     return jump + _run_of_nops(count - len(jump))
 
 
-def _run_of_nops(count: int) -> bytes:
-    whole, rest = divmod(count, len(_NOPS))
-    return _NOPS[-1] * whole + (_NOPS[rest - 1] if rest else b"")
+def nops_between_programs(count: int) -> bytes:
+    """`count` bytes that do nothing, as GNU ld fills the space between two pieces of code.
+
+    The linker has no part of as in it: its nops are those of libbfd, whose table ends at ten bytes
+    where that of as goes on to eleven. And it jumps over nothing.
+    """
+    return _run_of_nops(count, _NOPS[:_LONGEST_OF_LD])
+
+
+def _run_of_nops(count: int, choice: tuple[bytes, ...] = _NOPS) -> bytes:
+    whole, rest = divmod(count, len(choice))
+    return choice[-1] * whole + (choice[rest - 1] if rest else b"")
 
 
 def _bounded(count: int, unit: int = 1) -> int:

@@ -9,18 +9,10 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from asm.image import CallSite, Image, Segment, Symbol
-from asm.operand import words
+from asm.layout import nops_between_programs
 from asm.program import Base, Program, ProgramSymbol, Relocation, Section
 
 _TOP: Final = 1 << 64
-# GNU ld fills the space between two pieces of code with these, the longest first.
-_NOPS: Final = tuple(
-    bytes.fromhex(code)
-    for code in words(
-        "90 6690 0f1f00 0f1f4000 0f1f440000 660f1f440000 0f1f8000000000 0f1f840000000000"
-        " 660f1f840000000000 662e0f1f840000000000"
-    )
-)
 _RANK: Final = {"global": 0, "weak": 1, "local": 2}
 ABSOLUTE: Final = "*ABS*"
 
@@ -84,11 +76,7 @@ def _append(data: bytearray, section: Section, program: Program, bases: Mapping[
             f" as {program.name} expects"
         )
     gap = -len(data) % section.alignment
-    if section.kind == "code":
-        whole, rest = divmod(gap, len(_NOPS))
-        data += _NOPS[-1] * whole + (_NOPS[rest - 1] if rest else b"")
-    else:
-        data += bytes(gap)
+    data += nops_between_programs(gap) if section.kind == "code" else bytes(gap)
     start = base + len(data)
     data += section.data
     return start

@@ -8,13 +8,13 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from asm.engines import register_names
 from asm.errors import Refused
-from asm.operand import REGISTER_BITS, SIZE_BITS, Register, words
+from asm.operand import REGISTER_BITS, SIZE_BITS, Register
 
 # What stands for a displacement that is not known yet while keystone encodes.
 DISPLACEMENT_MARK: Final = 0x11223344
 # Capstone's kinds of operands.
 _REGISTER, _IMMEDIATE, _MEMORY = 1, 2, 3
-_SHIFTS: Final = frozenset(words("shl shr sal sar rol ror rcl rcr"))
+_SHIFTS: Final = frozenset("shl shr sal sar rol ror rcl rcr".split())
 
 
 class Immediate(NamedTuple):

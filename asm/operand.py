@@ -10,15 +10,13 @@ from typing import Final, NamedTuple, TypeAlias
 
 from asm.errors import Refused
 
-words = str.split  # names, kept in one string for the eye
-
 _LEGACY = {
     8: "al cl dl bl ah ch dh bh spl bpl sil dil",
     16: "ax cx dx bx sp bp si di",
     32: "eax ecx edx ebx esp ebp esi edi",
     64: "rax rcx rdx rbx rsp rbp rsi rdi",
 }
-SEGMENTS: Final = frozenset(words("es cs ss ds fs gs"))
+SEGMENTS: Final = frozenset("es cs ss ds fs gs".split())
 REGISTER_BITS: Final[dict[str, int]] = {
     **{name: bits for bits, names in _LEGACY.items() for name in names.split()},
     **{f"r{n}{s}": b for n in range(8, 16) for s, b in (("b", 8), ("w", 16), ("d", 32), ("", 64))},

@@ -1,7 +1,10 @@
 """What is relied on of keystone and capstone, and how to see each.
 
 Knows the behaviours by name: what the bare tool does, and what asm makes of it. Refuses to know
-who asks. `emu.proofs` has the same for the engine, in the same form.
+who asks.
+
+`emu.proofs` has the same for the engine. The form is written twice, there and here: neither
+package may import the other, and that is the price of the arrow. A test holds them alike.
 """
 
 from collections.abc import Callable

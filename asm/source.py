@@ -5,10 +5,11 @@ Refuses to know what any statement means.
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from asm.errors import AssemblyError, Refused
+
+LARGEST: Final = 1 << 20  # bytes of a source
 
 _LEXEME = re.compile(
     r"""(?P<string>"(?:\\.|[^"\\\n])*"|'\\?[^\n]'?)"""
@@ -46,6 +47,22 @@ class Statement(NamedTuple):
     raw: str
 
 
+def decoded(raw: bytes, *, file: str) -> str:
+    """The text that a source file of the bytes `raw` holds.
+
+    Raises AssemblyError for what is not UTF-8 or larger than LARGEST; whoever reads a file need
+    not read more than one byte beyond that.
+    """
+    if len(raw) > LARGEST:
+        raise AssemblyError(f"too long: expected at most {LARGEST:#x} bytes", file=file)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        message = f"byte {raw[error.start]:#x} at offset {error.start:#x}: expected UTF-8"
+        number = raw.count(b"\n", 0, error.start) + 1
+        raise AssemblyError(message, file=file, line=number) from None
+
+
 def lines(source: str, *, file: str) -> list[Line]:
     """The statements of `source` without their comments. Raises AssemblyError."""
 
@@ -71,12 +88,6 @@ def lines(source: str, *, file: str) -> list[Line]:
         elif text and not text.isspace():
             found.append(Line(number, text))
     return found
-
-
-def statements(source: Iterable[Line]) -> Iterator[Statement]:
-    """Each line taken apart."""
-    for line in source:
-        yield statement(line)
 
 
 def statement(line: Line) -> Statement:

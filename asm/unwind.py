@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from asm.engines import disassemble
-from asm.operand import words
 
 _ENDS: Final = frozenset(
-    words("ret retf retfq iret iretd iretq sysret sysretq sysexit sysexitq hlt ud0 ud1 ud2 int3")
+    "ret retf retfq iret iretd iretq sysret sysretq sysexit sysexitq hlt ud0 ud1 ud2 int3".split()
 )
 _CHANGE: Final = {
     "pushfq": 8,
@@ -27,10 +26,10 @@ _CHANGE: Final = {
 }
 _FRAME: Final = re.compile(r"\[rbp(?: ([-+]) (0x[0-9a-f]+|\d+))?\]\Z")
 _STACK: Final = re.compile(r"\[rsp(?: ([-+]) (0x[0-9a-f]+|\d+))?\]\Z")
-_WRITES_NOTHING: Final = frozenset(words("cmp test bt call jmp nop"))
-_WRITES_BOTH: Final = frozenset(words("xchg xadd cmpxchg"))
-_STACK_POINTER: Final = frozenset(words("rsp esp sp spl"))
-_FRAME_POINTER: Final = frozenset(words("rbp ebp bp bpl"))
+_WRITES_NOTHING: Final = frozenset("cmp test bt call jmp nop".split())
+_WRITES_BOTH: Final = frozenset("xchg xadd cmpxchg".split())
+_STACK_POINTER: Final = frozenset("rsp esp sp spl".split())
+_FRAME_POINTER: Final = frozenset("rbp ebp bp bpl".split())
 _NOP: Final = 0x90
 _AHEAD: Final = 64  # bytes to decode at a time
 

@@ -4,8 +4,9 @@ Knows the engine's private layout: the CPU state inside a saved context, by offs
 markers before the first use. Refuses to know paging: it starts, stops, and hands over what the
 engine saw. Nothing else in the project depends on the engine's insides.
 
-Every deviation from the architecture that we rely on knowing has a name in DEVIATIONS; whoever
-corrects one says so by that name.
+Where the engine is known to differ from the architecture, the difference has a name: in DEVIATIONS
+if it is corrected or kept from doing harm, here or by whoever says so by that name, and each has a
+proof; in UNCORRECTED if what a run reports is the engine's answer and not a CPU's.
 """
 
 import ctypes
@@ -42,32 +43,63 @@ DEVIATIONS: Final = {
     "nxe-pke-tlb": "a change of EFER.NXE or CR4.PKE leaves the TLB as it was",
     "int-6": "int 6 is reported like an invalid opcode, at its own address",
     "syscall-nop": "syscall and sysenter run as no-operations, even with EFER.SCE=0",
+    "counted-exit": "leaving a counted run behind, or removing a hook, walks the addresses that "
+    "were hooked: what faults there changes CR2 and is remembered as the last exception",
 }
 
-# Offsets into a saved context.
-_AT_GPRS: Final = 40
-_REGISTERS: Final = Struct("<17Q152xQ16xQ")  # in encoding order, RIP, FS base, GS base
+UNCORRECTED: Final = {
+    "unaligned-vector": "movaps and its like accept an address that is not aligned: no #GP",
+    "reserved-cr4": "mov cr4 accepts bits that are reserved, and keeps some of them: no #GP",
+    "reserved-cr3": "mov cr3 takes bits from MAXPHYADDR up, bit 63 included: no #GP; with one of "
+    "bits 51:40 the next walk is reported as OutsideRam",
+    "efer-lme": "wrmsr changes EFER.LME while paging is on: no #GP",
+    "msr-canonical": "wrmsr takes an FS or GS base that is not canonical: no #GP",
+    "user-io": "in and out run at CPL 3 whatever IOPL and the TSS say: no #GP",
+    "cache-line": "clflush, clflushopt and clwb of an unmapped page do nothing: no #PF",
+    "la57-toggle": "mov cr4 changes LA57 while paging is on: no #GP",
+    "branch-target": "a branch to an address that is not canonical is a #GP at the target, after "
+    "the branch: not at the branch",
+    "refused-gigabyte": "a 1 GiB leaf that refuses the access gets A=1 all the same",
+    "torn-store": "a store of more than 8 bytes that faults on its second page, and any store "
+    "that runs off the end of RAM, has stored its first part",
+    "torn-x87": "an x87 store that runs off the end of RAM completes, and the guest runs on, even "
+    "through a hlt: no OutsideRam",
+    "state-order": "fbld, fbstp, fldenv, frstor, fxrstor, fnstenv, fnsave and fxsave touch their "
+    "bytes in an order of their own, and not all: a fault there may be an EngineError",
+    "far-return": "a far return and iret read their stack as the supervisor, at CPL 3, too: a page "
+    "that is not the user's is no #PF",
+    "sysenter": "sysenter is taken for a syscall: #UD where SYSENTER_CS=0 wants #GP",
+    "locked-register": "lock before a bt, bts, btr or btc of a register aborts the process: no #UD",
+}
+
+# Offsets into a saved context. `layout_mismatches` proves each of them with a marker.
+_AT_GPRS: Final = 40  # in encoding order, then RIP, RFLAGS without the arithmetic flags
+AT_HFLAGS: Final = 216  # bits 1:0 are the CPL
+_AT_SEGMENTS: Final = 224  # ES CS SS DS FS GS
+AT_CONTROL: Final = 464
+_AT_EFER: Final = 632
+_AT_PKRU: Final = 5344
+_AT_ERROR_CODE: Final = 5424  # then: software raised it
+_AT_NEXT_RIP: Final = 5432
+AT_OLD_EXCEPTION: Final = 5536
+_AT_COUNTED: Final = 1368  # into the engine itself: steps of a counted run
+
+_SEGMENT: Final = Struct("<IIQII")  # selector, padding, base, limit, flags
+_AT_BASES: Final = _AT_SEGMENTS + 4 * _SEGMENT.size + 8
+_BASES: Final = Struct(f"<Q{_SEGMENT.size - 8}xQ")  # FS, GS
 _GENERAL: Final = Struct("<17Q")
-_BASES: Final = Struct("<Q16xQ")
-_AT_BASES: Final = 328
-_PACKED: Final = Struct("<18Q144xQ16xQ")  # the same, with RFLAGS behind RIP
+_PACKED: Final = Struct(f"<18Q{_AT_BASES - _AT_GPRS - 18 * 8}xQ{_SEGMENT.size - 8}xQ")
 _RAX_RIP: Final = Struct("<Q120xQ")
-_AT_EFLAGS: Final = 176  # without the arithmetic flags, which are kept elsewhere
-_AT_HFLAGS: Final = 216  # bits 1:0 are the CPL
+CONTROL: Final = Struct(  # CR0..4, EFER, PKRU, error code, software
+    f"<5Q{_AT_EFER - AT_CONTROL - 5 * 8}xQ{_AT_PKRU - _AT_EFER - 8}xI"
+    f"{_AT_ERROR_CODE - _AT_PKRU - 4}xII"
+)
 _SEGMENT_HFLAGS: Final = 0x8073  # CPL, CS and SS 32-bit, bases in use, CS 64-bit
 _FLAT_64_BIT: Final = 0x8030
-_SEGMENT: Final = Struct("<IIQII")  # selector, padding, base, limit, flags
-_AT_SEGMENTS: Final = 224  # ES CS SS DS FS GS
-_AT_CONTROL: Final = 464
-_CONTROL: Final = Struct("<5Q128xQ4704xI76xII")  # CR0..4, EFER, PKRU, error code, software
-_AT_PKRU: Final = 5344
-_AT_NEXT_RIP: Final = 5432
-_AT_OLD_EXCEPTION: Final = 5536
-_AT_COUNTED: Final = 1368  # into the engine itself: steps of a counted run
 _U32: Final = Struct("<I")
 _I32: Final = Struct("<i")
 _U64: Final = Struct("<Q")
-_NONE: Final = _I32.pack(-1)
+NO_EXCEPTION: Final = -1  # what the engine's memory of the last exception holds when it is cleared
 SEGMENT_NAMES: Final = ("es", "cs", "ss", "ds", "fs", "gs")
 
 OK: Final = unicorn.UC_ERR_OK
@@ -113,10 +145,10 @@ class Engine:
         self._uch: Final = uc._uch
         self._context = uc.context_save()
         self._blob_handle: Final = self._context.context
-        self._blob: Final = _view(self._context)
+        self._blob: Final = view(self._context)
         self._packed: Final = self._blob[_AT_GPRS : _AT_GPRS + _PACKED.size]
         self._old_exception: Final = ctypes.c_int32.from_address(
-            self._blob_handle.value + _AT_OLD_EXCEPTION
+            self._blob_handle.value + AT_OLD_EXCEPTION
         )
         self._counted: Final = ctypes.c_uint64.from_address(uc._uch.value + _AT_COUNTED)
         self._u64: Final = ctypes.c_uint64()
@@ -164,12 +196,12 @@ class Engine:
         _context_save(self._uch, self._blob_handle)
 
     def restore(self) -> None:
-        """Make the picture the CPU's state. Keeps the TLB: flush it if CR3 differs."""
+        """Make the picture the CPU's state. Keeps the TLB: invalidate it if CR3 differs."""
         _context_restore(self._uch, self._blob_handle)
 
     def forget_exception(self) -> None:
         """Clear the engine's memory of the last exception (deviation "old-exception")."""
-        self._old_exception.value = -1
+        self._old_exception.value = NO_EXCEPTION
         _context_restore(self._uch, self._blob_handle)
 
     # -- the picture
@@ -197,28 +229,24 @@ class Engine:
     def control(self) -> tuple[int, ...]:
         """CR0, CR1 (unused), CR2, CR3, CR4, EFER, PKRU; of the last exception its error code, and
         1 if software raised it (`int n`)."""
-        return _CONTROL.unpack_from(self._blob, _AT_CONTROL)
+        return CONTROL.unpack_from(self._blob, AT_CONTROL)
 
     def next_rip(self) -> int:
         """Where the `int n` that raised the last exception ends."""
         return int(_U64.unpack_from(self._blob, _AT_NEXT_RIP)[0])
 
     def old_exception(self) -> int:
-        """The engine's memory of the last exception, -1 for none."""
+        """The engine's memory of the last exception, NO_EXCEPTION for none."""
         return self._old_exception.value
 
     def cpl(self) -> int:
         """The current privilege level. Not the CS selector's RPL: the engine keeps it apart."""
-        return self._blob[_AT_HFLAGS] & 3
-
-    def system_flags(self) -> int:
-        """RFLAGS without the arithmetic flags; AC is right."""
-        return int(_U32.unpack_from(self._blob, _AT_EFLAGS)[0])
+        return self._blob[AT_HFLAGS] & 3
 
     def selectors(self) -> dict[str, int]:
         """The segment selectors by name."""
         return {
-            name: _SEGMENT.unpack_from(self._blob, _AT_SEGMENTS + 24 * i)[0]
+            name: _SEGMENT.unpack_from(self._blob, _AT_SEGMENTS + _SEGMENT.size * i)[0]
             for i, name in enumerate(SEGMENT_NAMES)
         }
 
@@ -228,11 +256,11 @@ class Engine:
         for i, selector, flags in ((1, cs, 0x00AF_9B00), (2, ss, 0x00CF_9300)):
             _SEGMENT.pack_into(
                 self._blob,
-                _AT_SEGMENTS + 24 * i,
+                _AT_SEGMENTS + _SEGMENT.size * i,
                 *(selector, 0, 0, 0xFFFF_FFFF, flags | cpl << 13),
             )
-        (hflags,) = _U32.unpack_from(self._blob, _AT_HFLAGS)
-        _U32.pack_into(self._blob, _AT_HFLAGS, hflags & ~_SEGMENT_HFLAGS | _FLAT_64_BIT | cpl)
+        (hflags,) = _U32.unpack_from(self._blob, AT_HFLAGS)
+        _U32.pack_into(self._blob, AT_HFLAGS, hflags & ~_SEGMENT_HFLAGS | _FLAT_64_BIT | cpl)
         self.restore()
 
     # -- single registers
@@ -249,9 +277,9 @@ class Engine:
         _uclib.uc_reg_write(self._uch, register, self._u64_ref)
 
     def write_efer(self, value: int) -> None:
-        """Set EFER. Flushes the TLB (deviation "nxe-pke-tlb")."""
+        """Set EFER. Invalidates the TLB (deviation "nxe-pke-tlb")."""
         self._uc.msr_write(_MSR_EFER, value)
-        self.flush_tlb()
+        self.invalidate_tlb()
 
     def write_pkru(self, value: int) -> None:
         """Set PKRU, which the binding cannot: through the picture."""
@@ -261,11 +289,11 @@ class Engine:
 
     # -- what the engine has cached
 
-    def flush_tlb(self) -> None:
+    def invalidate_tlb(self) -> None:
         """Forget every cached translation."""
         self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
 
-    def flush_code(self) -> None:
+    def invalidate_code(self) -> None:
         """Forget every translated block of code."""
         self._uc.ctl_flush_tb()
 
@@ -277,9 +305,8 @@ class Engine:
     def stop_counting(self) -> None:
         """Let the engine remove the hook of a counted run now, and keep the CPU as it is.
 
-        It would do so at the next start without a count, and walk the addresses that the hook
-        saw: what faults there changes CR2 and is remembered as the last exception. The start here
-        ends before its first instruction.
+        It would do so at the next start without a count (deviation "counted-exit"). The start
+        here ends before its first instruction.
         """
         self.save()
         here = self.rip()
@@ -292,7 +319,7 @@ class Engine:
 
     def hook_code(self, callback: Callable[[Any, int, int, Any], None]) -> int:
         """Call back before each instruction: (engine, rip, size, None)."""
-        self.flush_code()  # deviation "late-hook"
+        self.invalidate_code()  # deviation "late-hook"
         return self._hook(unicorn.UC_HOOK_CODE, binding.HOOK_CODE_CFUNC(callback))
 
     def hook_accesses(self, callback: Callable[[Any, int, int, int, int, Any], None]) -> int:
@@ -300,7 +327,7 @@ class Engine:
 
         A load calls back when it is done, a store as it is made; see `is_store`.
         """
-        self.flush_code()  # deviation "late-hook"
+        self.invalidate_code()  # deviation "late-hook"
         kinds = unicorn.UC_HOOK_MEM_READ_AFTER | unicorn.UC_HOOK_MEM_WRITE
         return self._hook(kinds, binding.HOOK_MEM_ACCESS_CFUNC(callback))
 
@@ -308,8 +335,8 @@ class Engine:
         """Remove a hook, and the code that was translated for it."""
         self.save()
         _uclib.uc_hook_del(self._uch, handle)
-        self.restore()  # removing it walks the addresses that it saw, and may fault
-        self.flush_code()
+        self.restore()  # deviation "counted-exit"
+        self.invalidate_code()
         del self._hooks[handle]
 
     def _hook(
@@ -364,7 +391,7 @@ def version() -> tuple[int, int, int]:
     return combined >> 24 & 255, combined >> 16 & 255, combined >> 8 & 255
 
 
-def _view(context: Any) -> memoryview:
+def view(context: Any) -> memoryview:
     """Return the bytes of a saved context, in place."""
     return memoryview(_array(context.size).from_address(context.context.value)).cast("B")
 
@@ -395,50 +422,86 @@ def _refuse_unknown_build() -> None:
 
 
 def layout_mismatches() -> list[str]:
-    """Return which parts of the CPU state do not lie where we read them; none is the proof."""
+    """Return which parts of the CPU state do not lie where we read them; none is the proof.
+
+    Three runs leave their marks: one loads selectors and PKRU, one faults in a counted run, and
+    one goes to CPL 3 and raises `int 0x20`.
+    """
     uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64, x86.UC_CPU_X86_ICELAKE_SERVER)
-    uc.ctl_set_tcg_buffer_size(_TRANSLATION_BUFFER)
-    marks = {name: 0x1111_0000_0000_0000 + i for i, name in enumerate(Registers._fields[:17])}
-    for name, mark in marks.items():
-        uc.reg_write(_REGISTER[name], mark)
-    for name, mark in (("cr2", 0x2222), ("fs_base", 0x3333), ("gs_base", 0x4444)):
-        uc.reg_write(_REGISTER[name], mark)
-    uc.reg_write(_REGISTER["cr3"], 0x5000)
-    uc.reg_write(x86.UC_X86_REG_RFLAGS, 0x4_0002)
-    uc.msr_write(_MSR_EFER, 0xD01)
-    # A page fault leaves its code, and the memory of it: a store with nothing mapped.
+    uc.ctl_set_tcg_buffer_size(1 << 20)
     uc.mem_map(0, 0x6000)
-    uc.mem_write(0x1000, b"\xc6\x04\x25\x00\x00\x40\x00\x01")  # mov byte ptr [0x400000], 1
-    for entry, value in ((0x5000, 0x2003), (0x2000, 0x3003), (0x3000, 0x4003), (0x4008, 0x1003)):
+    for entry, value in ((0x5000, 0x2007), (0x2000, 0x3007), (0x3000, 0x4007), (0x4008, 0x1007)):
         uc.mem_write(entry, value.to_bytes(8, "little"))
-    uc.reg_write(_REGISTER["cr4"], 0x20)
+    uc.mem_write(0x1000, _LOAD_SELECTORS + _WRPKRU + _HLT)
+    uc.mem_write(0x1040, _FAULT)
+    uc.mem_write(0x1080, _SYSRET)
+    uc.mem_write(0x10C0, _INT_20)
+    for selector in range(0x20, 0x40, 8):
+        uc.mem_write(0x1100 + selector, _DATA_SEGMENT)
+    uc.reg_write(x86.UC_X86_REG_GDTR, (0, 0x1000 + 0x100, 0xFFF, 0))
+    uc.reg_write(_REGISTER["cr3"], 0x5000)
+    uc.reg_write(_REGISTER["cr4"], 0x40_0020)  # PKE, PAE
+    uc.msr_write(_MSR_EFER, 0xD01)
+    uc.msr_write(_MSR_STAR, 0x50 << 48)
     uc.reg_write(_REGISTER["cr0"], 0x8000_0033)
     uc.ctl_exits_enabled(True)
     uc.ctl_set_exits([])
     uc.hook_add(unicorn.UC_HOOK_INTR, lambda uc, *_: uc.emu_stop())
-    uc.emu_start(0x1000, 0, count=9)
-    counted = ctypes.c_uint64.from_address(uc._uch.value + _AT_COUNTED).value
-    context = uc.context_save()
-    if context.size < _AT_OLD_EXCEPTION + 4:
-        return ["everything"]
-    blob = bytes(_view(context))
 
-    control = _CONTROL.unpack_from(blob, _AT_CONTROL)
+    uc.reg_write(_REGISTER["rax"], _PKRU_MARK)
+    uc.emu_start(0x1000, 0)
+    marks = {name: 0x1111_0000_0000_0000 + i for i, name in enumerate(Registers._fields[:16])}
+    for name, mark in (*marks.items(), ("fs_base", 0x3333), ("gs_base", 0x4444)):
+        uc.reg_write(_REGISTER[name], mark)
+    uc.reg_write(_RFLAGS, 0x4_0002)
+    uc.emu_start(0x1040, 0, count=9)
+    counted = ctypes.c_uint64.from_address(uc._uch.value + _AT_COUNTED).value
+    faulted = uc.context_save()
+    if faulted.size < AT_OLD_EXCEPTION + 4:
+        return ["everything"]
+    uc.reg_write(_REGISTER["rcx"], 0x10C0)
+    uc.reg_write(_REGISTER["r11"], 2)
+    uc.emu_start(0x1080, 0)
+    blob, after = view(faulted), view(uc.context_save())
+
+    *registers, rflags, fs_base, gs_base = _PACKED.unpack_from(blob, _AT_GPRS)
     expected = {
-        "the general registers": (
-            _REGISTERS.unpack_from(blob, _AT_GPRS)[:16],
-            tuple(marks.values())[:16],
+        "the general registers and RIP": (registers, [*marks.values(), 0x1040]),
+        "RFLAGS": (rflags & 0x4_0000, 0x4_0000),
+        "the bases": (
+            (fs_base, gs_base, *_BASES.unpack_from(blob, _AT_BASES)),
+            (0x3333, 0x4444, 0x3333, 0x4444),
         ),
-        "RIP": (_U64.unpack_from(blob, _AT_GPRS + 128)[0], 0x1000),
-        "RFLAGS.AC": (_U32.unpack_from(blob, _AT_EFLAGS)[0] & 0x4_0000, 0x4_0000),
-        "CPL": (blob[_AT_HFLAGS] & 3, 0),
-        "the FS base": (_U64.unpack_from(blob, _AT_SEGMENTS + 4 * 24 + 8)[0], 0x3333),
-        "the GS base": (_U64.unpack_from(blob, _AT_SEGMENTS + 5 * 24 + 8)[0], 0x4444),
-        "the control registers": (
-            control,
-            (0x8000_0033, 0, 0x40_0000, 0x5000, 0x20, 0xD01, 0, 2, 0),
+        "the control registers, PKRU and the error code": (
+            CONTROL.unpack_from(blob, AT_CONTROL),
+            (0x8000_0033, 0, 0x40_0000, 0x5000, 0x40_0020, 0xD01, _PKRU_MARK, 2, 0),
         ),
+        "PKRU": (_U32.unpack_from(blob, _AT_PKRU)[0], _PKRU_MARK),
         "the count of instructions": (counted, 1),
-        "the last exception": (_I32.unpack_from(blob, _AT_OLD_EXCEPTION)[0], 14),
+        "the last exception": (_I32.unpack_from(blob, AT_OLD_EXCEPTION)[0], 14),
+        "CPL": ((blob[AT_HFLAGS] & 3, after[AT_HFLAGS] & 3), (0, 3)),
+        "the selectors": (
+            [_SEGMENT.unpack_from(after, _AT_SEGMENTS + _SEGMENT.size * i)[0] for i in range(6)],
+            [0x20, 0x63, 0x5B, 0x28, 0x30, 0x38],
+        ),
+        "what software raised": (CONTROL.unpack_from(after, AT_CONTROL)[8], 1),
+        "the RIP behind an int": (_U64.unpack_from(after, _AT_NEXT_RIP)[0], 0x10C0 + 2),
     }
     return [what for what, (found, wanted) in expected.items() if found != wanted]
+
+
+# What `layout_mismatches` runs.
+_LOAD_SELECTORS: Final = bytes.fromhex(
+    "b9 20000000 8ec1"  # mov ecx, 0x20; mov es, ecx; likewise 0x28 to ds, 0x30 to fs, 0x38 to gs
+    "b9 28000000 8ed9"
+    "b9 30000000 8ee1"
+    "b9 38000000 8ee9"
+)
+_WRPKRU: Final = bytes.fromhex("31c9 31d2 0f01ef")  # xor ecx, ecx; xor edx, edx; wrpkru
+_HLT: Final = b"\xf4"
+_FAULT: Final = bytes.fromhex("c6042500004000 01")  # mov byte ptr [0x400000], 1: not mapped
+_SYSRET: Final = bytes.fromhex("480f07")  # to RCX, CPL 3
+_INT_20: Final = bytes.fromhex("cd20")
+_DATA_SEGMENT: Final = (0x00CF_9300_0000_FFFF).to_bytes(8, "little")
+_PKRU_MARK: Final = 0x5555_5550  # all keys but 0 and 1 are denied
+_MSR_STAR: Final = 0xC000_0081

@@ -21,6 +21,11 @@ from typing import Final, NamedTuple
 
 from emu._unicorn import INVALID_INSTRUCTION, NO_VECTOR, OK, OUTSIDE_RAM, SYSCALL, Engine
 from emu.fault import (
+    GP,
+    HAS_ERROR_CODE,
+    PF,
+    SS,
+    UD,
     EngineError,
     Halted,
     OutsideRam,
@@ -35,14 +40,9 @@ from emu.paging import CR0_PG, EFER_LMA, EFER_LME, EFER_SCE, MAXPHYADDR, U64, Pa
 from emu.predict import Context, Predictor, context, page_border
 from emu.registers import Registers
 
-_HAS_ERROR_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
 _KNOWN_PAGINGS: Final = 256
 _ASK_AGAIN: Final = 10
 _CR3_BITS: Final = (1 << MAXPHYADDR) - 1
-_UD: Final = 6
-_SS: Final = 12
-_GP: Final = 13
-_PF: Final = 14
 # Linux's selectors; any non-null ones would do.
 _KERNEL_CS, _KERNEL_SS = 0x10, 0x18
 _USER_CS, _USER_SS = 0x33, 0x2B
@@ -85,7 +85,7 @@ class Cpu:
 
     @paging.setter
     def paging(self, paging: Paging) -> None:
-        if paging.levels != self._paging.levels:
+        if paging.levels != self.paging.levels:
             raise ValueError(f"{paging.levels} levels: CR4.LA57 cannot change while paging is on")
         self._load(paging)
 
@@ -96,9 +96,7 @@ class Cpu:
 
     @cr3.setter
     def cr3(self, value: int) -> None:
-        if value & ~_CR3_BITS:
-            raise ValueError(f"cr3 {value:#x}: expected a physical address below {MAXPHYADDR} bits")
-        self._engine.write("cr3", value)
+        self._engine.write("cr3", _checked_cr3(value))
 
     @property
     def registers(self) -> Registers:
@@ -168,7 +166,7 @@ class Cpu:
                 engine.set_exits([])
             vector = event[0]
             stop: Stop | _RunOn
-            if vector == _PF:
+            if vector == PF:
                 stop = self._page_fault(left)
             elif vector != NO_VECTOR:
                 stop = self._trap(vector, returns_to)
@@ -217,11 +215,11 @@ class Cpu:
 
     def invalidate_tlb(self) -> None:
         """Forget every cached translation (see the module for when that is needed)."""
-        self._engine.flush_tlb()
+        self._engine.invalidate_tlb()
 
     def invalidate_code(self) -> None:
         """Forget every cached instruction (see the module for when that is needed)."""
-        self._engine.flush_code()
+        self._engine.invalidate_code()
 
     @property
     def memory(self) -> PhysMemory:
@@ -247,7 +245,7 @@ class Cpu:
         if steps is None:
             self._engine.stop_counting()
         elif not self._counted:
-            self._engine.flush_code()  # deviation "warm-count"
+            self._engine.invalidate_code()  # deviation "warm-count"
         self._counted = steps is not None
         return steps or 0
 
@@ -257,14 +255,25 @@ class Cpu:
         engine = self._engine
         engine.forget_exception()
         registers = engine.registers()
-        rip = VirtAddr(registers.rip)
-        if vector == _GP and rip == returns_to and engine.cpl() == 3:
+        if vector == GP and registers.rip == returns_to and engine.cpl() == 3:
             return Returned(registers.rax)  # the hlt there is privileged
         _, _, code, software = self._control()
-        if vector == _GP and code == 0 and not software and self._by_stack(registers):
-            vector = _SS
-        has_code = vector in _HAS_ERROR_CODE and not software
-        return Trap(vector, code if has_code else None, rip, registers)
+        if vector == GP and code == 0 and not software and self._by_stack(registers):
+            vector = SS
+        has_code = vector in HAS_ERROR_CODE and not software
+        return self._as_trap(vector, code if has_code else None, registers)
+
+    def _as_trap(self, vector: int, error_code: int | None, registers: Registers) -> Trap:
+        paging, cr2, _, _ = self._control()
+        return Trap(
+            vector,
+            error_code,
+            VirtAddr(registers.rip),
+            registers,
+            cpl=self._engine.cpl(),
+            cr3=paging.cr3,
+            cr2=cr2,
+        )
 
     def _by_stack(self, registers: Registers) -> bool:
         """Tell whether a stack access to no canonical address came first (deviation "stack-gp")."""
@@ -278,8 +287,7 @@ class Cpu:
         if self._control()[3]:
             engine.write("rip", engine.next_rip())
             engine.save()
-        registers = engine.registers()
-        return Trap(_UD, None, VirtAddr(registers.rip), registers)
+        return self._as_trap(UD, None, engine.registers())
 
     def _syscall(self) -> Stop:
         """Without EFER.SCE a syscall is an invalid opcode (deviation "syscall-nop")."""
@@ -288,14 +296,14 @@ class Cpu:
             raise EngineError(f"syscall before rip {engine.rip():#x} is not emulated")
         rip = engine.rip() - 2
         engine.write("rip", rip)
-        return Trap(_UD, None, VirtAddr(rip), engine.registers()._replace(rip=rip))
+        return self._as_trap(UD, None, engine.registers()._replace(rip=rip))
 
     def _page_fault(self, left: int) -> "Stop | _RunOn":
         """Check the engine's page fault against the tables."""
         engine, predictor = self._engine, self._predictor
         paging, cr2, code, software = self._control()
         if software:
-            return self._trap(_PF, None)
+            return self._trap(PF, None)
         cpl = engine.cpl()
         engine.forget_exception()
         registers = engine.registers()
@@ -307,7 +315,7 @@ class Cpu:
             return self._early_fetch(who, rip, VirtAddr(cr2))
         if left and stop.access == "fetch" and engine.counted() == left:
             return _RunOn(None)  # the limit ends the run before this fetch
-        if stop.kind == "outside-ram":  # deviation "table-outside-ram"
+        if stop.kind == "outside-ram":  # a table; deviation "table-outside-ram"
             return OutsideRam(stop.pa, rip, stop.what, stop.walk)
         return PageFault(
             stop.address, stop.error_code, rip, stop.walk, cpl, paging.cr3, stop.reason, registers
@@ -319,8 +327,8 @@ class Cpu:
         registers = engine.registers()
         rip = VirtAddr(registers.rip)
         who = context(self._control()[0], engine.cpl(), registers.rflags)
-        for stop in self._predictor.stops(who, registers):
-            if stop.kind == "outside-ram":
+        for stop in self._predictor.first_stops(who, registers):
+            if stop.kind == "outside-ram" and stop.what == "leaf":
                 if left and stop.access == "fetch" and engine.counted() == left:
                     return _RunOn(None)
                 return OutsideRam(stop.pa, rip, stop.what, stop.walk)
@@ -349,13 +357,13 @@ class Cpu:
         if paging.maxphyaddr != MAXPHYADDR:
             raise ValueError(f"MAXPHYADDR {paging.maxphyaddr}: the engine has {MAXPHYADDR}")
         engine = self._engine
+        cr3 = _checked_cr3(paging.cr3)
         engine.write("cr4", paging.cr4)
         engine.write_efer(paging.efer | EFER_LME | EFER_LMA)
-        engine.write("cr3", paging.cr3)
+        engine.write("cr3", cr3)
         engine.write("cr0", paging.cr0 | CR0_PG)
         engine.write_pkru(paging.pkru)
-        engine.flush_tlb()
-        self._paging = paging
+        engine.invalidate_tlb()
 
     def _control(self) -> tuple[Paging, int, int, int]:
         """From the picture: the control registers, CR2, and the last exception's error code and
@@ -366,5 +374,12 @@ class Cpu:
         if paging is None:
             if len(self._known) >= _KNOWN_PAGINGS:
                 self._known.clear()
-            paging = self._known[key] = Paging(*key, self._paging.maxphyaddr)
+            paging = self._known[key] = Paging(*key)
         return paging, cr2, error_code, software
+
+
+def _checked_cr3(value: int) -> int:
+    """Return `value`; ValueError if a MOV to CR3 of it would be a #GP."""
+    if value & ~_CR3_BITS:
+        raise ValueError(f"cr3 {value:#x}: expected a physical address below {MAXPHYADDR} bits")
+    return value

@@ -13,35 +13,58 @@ from emu.paging import PhysAddr, VirtAddr
 from emu.registers import Registers
 from emu.walk import Walk
 
-PF_P: Final = 1 << 0  # the entries were present: a right was missing (0: not present)
-PF_W: Final = 1 << 1  # a write, or the write half of a read-modify-write
-PF_U: Final = 1 << 2  # an access at CPL 3
+PF_P: Final = 1 << 0  # no entry was absent: a right was missing, or a reserved bit was set
+PF_W: Final = 1 << 1  # a write; a read-modify-write is one, also where its load is what faults
+PF_U: Final = 1 << 2  # an explicit access at CPL 3 (to descriptors and the TSS: 0 at any CPL)
 PF_RSVD: Final = 1 << 3  # a reserved bit was set in an entry; implies P
 PF_I: Final = 1 << 4  # an instruction fetch; only with EFER.NXE or CR4.SMEP
 PF_PK: Final = 1 << 5  # the page's protection key forbids it
 
+# Vectors, by the SDM's mnemonics.
+DE: Final = 0
+DB: Final = 1
+NMI: Final = 2
+BP: Final = 3
+OF: Final = 4
+BR: Final = 5
+UD: Final = 6
+NM: Final = 7
+DF: Final = 8
+TS: Final = 10
+NP: Final = 11
+SS: Final = 12
+GP: Final = 13
+PF: Final = 14
+MF: Final = 16
+AC: Final = 17
+MC: Final = 18
+XM: Final = 19
+VE: Final = 20
+CP: Final = 21
+
 VECTOR_NAME: Final = {
-    0: "#DE",
-    1: "#DB",
-    2: "NMI",
-    3: "#BP",
-    4: "#OF",
-    5: "#BR",
-    6: "#UD",
-    7: "#NM",
-    8: "#DF",
-    10: "#TS",
-    11: "#NP",
-    12: "#SS",
-    13: "#GP",
-    14: "#PF",
-    16: "#MF",
-    17: "#AC",
-    18: "#MC",
-    19: "#XM",
-    20: "#VE",
-    21: "#CP",
+    DE: "#DE",
+    DB: "#DB",
+    NMI: "NMI",
+    BP: "#BP",
+    OF: "#OF",
+    BR: "#BR",
+    UD: "#UD",
+    NM: "#NM",
+    DF: "#DF",
+    TS: "#TS",
+    NP: "#NP",
+    SS: "#SS",
+    GP: "#GP",
+    PF: "#PF",
+    MF: "#MF",
+    AC: "#AC",
+    MC: "#MC",
+    XM: "#XM",
+    VE: "#VE",
+    CP: "#CP",
 }
+HAS_ERROR_CODE: Final = frozenset((DF, TS, NP, SS, GP, PF, AC, CP))
 
 
 class EmuError(Exception):
@@ -103,8 +126,8 @@ class PageFault(NamedTuple):
 
     @property
     def vector(self) -> int:
-        """14."""
-        return 14
+        """That of #PF."""
+        return PF
 
     @property
     def access(self) -> Literal["read", "write", "fetch"]:
@@ -131,13 +154,20 @@ class PageFault(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """Another exception that nobody handled. `error_code` is None where the vector has none."""
+    """Another exception that nobody handled. `error_code` is None where the vector has none.
+
+    Compares by vector, error code and RIP. CPL, CR3 and CR2 are what they were then: CR2 holds
+    the address of an earlier page fault, if there was one.
+    """
 
     vector: int
     error_code: int | None
     rip: VirtAddr
     registers: Registers | None = field(default=None, compare=False, repr=False)
     symbol: str | None = field(default=None, compare=False)
+    cpl: int = field(default=0, compare=False)
+    cr3: int = field(default=0, compare=False)
+    cr2: int = field(default=0, compare=False)
 
     def __repr__(self) -> str:
         code = "None" if self.error_code is None else f"{self.error_code:#x}"
@@ -200,7 +230,10 @@ class StepLimit:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """A fault while delivering a double fault: the processor gives up."""
+    """A fault while delivering a double fault: the processor gives up.
+
+    Reserved: nothing delivers exceptions to the guest yet, so no run ends in one.
+    """
 
     rip: VirtAddr
 

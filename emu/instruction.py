@@ -27,13 +27,13 @@ from typing import Any, Final, NamedTuple
 import capstone
 from capstone import x86_const as x86
 
+from emu.paging import U64
 from emu.registers import Registers
 
 MAX_SIZE: Final = 15
 """The longest instruction, in bytes."""
 
 _U32: Final = (1 << 32) - 1
-_U64: Final = (1 << 64) - 1
 
 
 class MemoryAccess(NamedTuple):
@@ -70,7 +70,7 @@ class _Plan(NamedTuple):
     displacement: int = 0
     offset: Callable[[Registers], int] | None = None
     """A part of the address that is not of the form base + (scaled << shift) + displacement."""
-    wrap: int = _U64
+    wrap: int = U64
     segment: int | None = None
     stack: bool = False
 
@@ -124,7 +124,7 @@ class Instruction:
                 va += offset(registers)
             va &= wrap
             if segment is not None:
-                va = (va + registers[segment]) & _U64
+                va = (va + registers[segment]) & U64
             found.append(MemoryAccess(va, size, reads, writes, ss, False))
         return tuple(found)
 
@@ -451,4 +451,4 @@ def _pick(sizes: _Sizes, decoded: Any) -> int:
 
 def _wrap(decoded: Any) -> int:
     """The mask of an address: an address-size prefix makes addresses and counts wrap at 4 GiB."""
-    return _U64 if decoded.addr_size == 8 else _U32
+    return U64 if decoded.addr_size == 8 else _U32

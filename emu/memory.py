@@ -117,7 +117,11 @@ class PhysMemory:
 
 
 class Frames:
-    """Hands out the free 4 KiB frames of [floor, ceiling), zeroed, from the top down."""
+    """Hands out the free 4 KiB frames of [floor, ceiling), from the top down.
+
+    A single frame is zeroed when it is handed out; a block is not, and holds what RAM held.
+    `floor` may be raised later, to keep what lies below for other uses.
+    """
 
     def __init__(self, memory: PhysMemory, floor: int, ceiling: int) -> None:
         if floor & (FRAME_SIZE - 1) or ceiling & (FRAME_SIZE - 1):
@@ -143,7 +147,11 @@ class Frames:
         return pa
 
     def allocate_block(self, size: int) -> PhysAddr:
-        """Return `size` bytes of frames, aligned to `size` (a power of two), contents as found."""
+        """Return `size` bytes of frames, aligned to `size` (a power of two); not zeroed.
+
+        OutOfFrames when so many are not left in one piece; single frames that came back do not
+        count.
+        """
         if size < FRAME_SIZE or size & (size - 1):
             raise ValueError(f"size {size:#x}: expected a power of two from {FRAME_SIZE:#x} on")
         pa = (self._top - size) & -size

@@ -1,8 +1,8 @@
 """What the bits mean: entry flags, levels 5..1, sizes, control registers, canonical form.
 
-Knows every constant of x86-64 paging and nothing that moves: no memory, no walk, no verdict on
-an access. SDM vocabulary; source: Intel SDM volume 3A, "Paging", sections "4-Level Paging and
-5-Level Paging" and "Reserved Bits".
+Knows the constants of x86-64 paging that translations and rights depend on, and nothing that
+moves: no memory, no walk, no verdict on an access. SDM vocabulary; source: Intel SDM volume 3A,
+"Paging", sections "4-Level Paging and 5-Level Paging" and "Reserved Bits".
 
 A linear address picks one entry of 512 at each level; the level's number is also the number in
 the name PML4, and counts down to 1:
@@ -51,8 +51,11 @@ FRAME_SIZE: Final = 4096
 TOP_LEVEL: Final = 5
 ENTRY_NAME: Final = {5: "PML5E", 4: "PML4E", 3: "PDPTE", 2: "PDE", 1: "PTE"}
 
-# Control registers and EFER, the bits that paging reads.
+# Control registers and EFER: what paging depends on, and what a 64-bit kernel sets besides.
 CR0_PE: Final = 1 << 0
+CR0_MP: Final = 1 << 1
+CR0_ET: Final = 1 << 4
+CR0_NE: Final = 1 << 5
 CR0_WP: Final = 1 << 16
 CR0_PG: Final = 1 << 31
 CR4_PSE: Final = 1 << 4
@@ -69,24 +72,28 @@ EFER_LME: Final = 1 << 8
 EFER_LMA: Final = 1 << 10
 EFER_NXE: Final = 1 << 11
 RFLAGS_AC: Final = 1 << 18
+_CR0: Final = CR0_PG | CR0_NE | CR0_ET | CR0_MP | CR0_PE
+_CR4: Final = CR4_PSE | CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT
 
 MAXPHYADDR: Final = 40  # what every CPU model of the engine reports (CPUID.80000008H:EAX[7:0])
 U64: Final = (1 << 64) - 1
 
+_SHIFT: Final = tuple(3 + 9 * level for level in range(TOP_LEVEL + 2))
+
 
 def page_shift(level: int) -> int:
     """Return log2 of the bytes that one entry of `level` covers."""
-    return 3 + 9 * level
+    return _SHIFT[level]
 
 
 def page_size(level: int) -> int:
     """Return the bytes that one entry of `level` covers."""
-    return 1 << (3 + 9 * level)
+    return 1 << _SHIFT[level]
 
 
 def index(va: int, level: int) -> int:
     """Return which of the 512 entries of a table of `level` translates `va`."""
-    return (va >> (3 + 9 * level)) & 511
+    return (va >> _SHIFT[level]) & 511
 
 
 def maps_page(entry: int, level: int) -> bool:
@@ -101,18 +108,30 @@ def frame(entry: int, level: int) -> PhysAddr:
 
 def address_bits(levels: int) -> int:
     """Return the width of a linear address: 48 at 4 levels, 57 at 5."""
-    return 12 + 9 * levels
+    return _SHIFT[levels + 1]
+
+
+@lru_cache
+def halves(levels: int) -> tuple[range, range]:
+    """Return the canonical addresses, the lower and the upper half.
+
+    In these the bits above the linear address equal its top bit.
+    """
+    half = 1 << (address_bits(levels) - 1)
+    return range(half), range(U64 + 1 - half, U64 + 1)
 
 
 def canonical(va: int, levels: int) -> VirtAddr:
-    """Return `va` with the bits above the linear address copied from its top bit."""
-    sign = 1 << (address_bits(levels) - 1)
-    return VirtAddr((((va & (2 * sign - 1)) ^ sign) - sign) & U64)
+    """Return the canonical address with the same linear-address bits as `va`."""
+    lower, upper = halves(levels)
+    va &= 2 * lower.stop - 1
+    return VirtAddr(va if va in lower else va - lower.stop + upper.start)
 
 
 def is_canonical(va: int, levels: int) -> bool:
-    """Tell whether the bits above the linear address equal its top bit."""
-    return va == canonical(va, levels)
+    """Tell whether `va` lies in one of the two halves; no negative number does."""
+    lower, upper = halves(levels)
+    return va in lower or va in upper
 
 
 @lru_cache
@@ -137,7 +156,8 @@ def reserved_masks(nxe: bool, maxphyaddr: int) -> tuple[int, ...]:
 class Paging:
     """Everything outside the tables that decides a translation or a right.
 
-    `levels` and `root` follow from the registers. `reserved_by_level` is `reserved_masks`' answer.
+    `levels` and `root` follow from the registers; `reserved_by_level` is `reserved_masks`' answer,
+    and `halves` that of the function.
     """
 
     cr0: int
@@ -149,7 +169,7 @@ class Paging:
     levels: int = field(init=False, compare=False)
     root: PhysAddr = field(init=False, compare=False)
     reserved_by_level: tuple[int, ...] = field(init=False, compare=False, repr=False)
-    lowest_high: int = field(init=False, compare=False, repr=False)
+    halves: tuple[range, range] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         levels = 5 if self.cr4 & CR4_LA57 else 4
@@ -158,7 +178,7 @@ class Paging:
         put(self, "root", PhysAddr(self.cr3 & ADDRESS))
         masks = reserved_masks(bool(self.efer & EFER_NXE), self.maxphyaddr)
         put(self, "reserved_by_level", masks)
-        put(self, "lowest_high", 1 << (address_bits(levels) - 1))
+        put(self, "halves", halves(levels))
 
     @classmethod
     def long_mode(
@@ -178,7 +198,7 @@ class Paging:
             raise ValueError(f"{levels} levels of paging: expected 4 or 5")
         if root & ~ADDRESS:
             raise ValueError(f"root {root:#x} is not a 4 KiB aligned physical address")
-        cr4 = CR4_PSE | CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT
+        cr4 = _CR4
         for wanted, bit in (
             (levels == 5, CR4_LA57),
             (smep, CR4_SMEP),
@@ -187,7 +207,7 @@ class Paging:
         ):
             cr4 |= bit if wanted else 0
         return cls(
-            cr0=0x8000_0033 | (CR0_WP if wp else 0),
+            cr0=_CR0 | (CR0_WP if wp else 0),
             cr3=root,
             cr4=cr4,
             efer=EFER_LME | EFER_LMA | (EFER_NXE if nxe else 0),
@@ -204,7 +224,8 @@ class Paging:
 
     def is_canonical(self, va: int) -> bool:
         """Tell whether `va` is an address that this paging can translate at all."""
-        return (va + self.lowest_high) & U64 < 2 * self.lowest_high
+        lower, upper = self.halves
+        return va in lower or va in upper
 
     def __repr__(self) -> str:
         return (

@@ -6,15 +6,14 @@ Refuses to know what the CPU said: `cpu` compares. Imports no engine.
 
 from typing import Final, Literal, NamedTuple
 
-from emu.fault import PF_P
-from emu.instruction import Instruction, decode
+from emu.fault import PF_U
+from emu.instruction import MAX_SIZE, Instruction, decode
 from emu.memory import PhysMemory
 from emu.paging import FRAME_SIZE, RFLAGS_AC, U64, Paging, PhysAddr, VirtAddr
 from emu.registers import Registers
 from emu.rights import Access, Kind, refusal
 from emu.walk import Step, Walk, walk
 
-MAX_INSTRUCTION: Final = 15
 _CACHED_PAGES: Final = 1024
 _OFFSET: Final = FRAME_SIZE - 1
 _DATA_ACCESS: Final = {
@@ -31,8 +30,10 @@ class Expected(NamedTuple):
     """One thing that stops an instruction.
 
     `rmw` marks the load of a read-modify-write, whose #PF the architecture reports as a write;
-    `stack` an access through SS, for which an address that is not canonical is a #SS.
-    With "outside-ram", `pa` is the address without RAM and `what` should have been there.
+    `stack` an access through SS, for which an address that is not canonical is a #SS; `number`
+    says which of the instruction's accesses it is, where there are several.
+    With "outside-ram", `pa` is the address without RAM and `what` should have been there; for a
+    table or the root, `error_code` is that of the #PF which a table of zeros would give.
     """
 
     kind: Literal["page-fault", "outside-ram", "non-canonical", "invalid"]
@@ -45,6 +46,7 @@ class Expected(NamedTuple):
     pa: PhysAddr = PhysAddr(0)
     what: Literal["leaf", "table", "root"] = "leaf"
     stack: bool = False
+    number: int = 0
 
 
 class Context(NamedTuple):
@@ -84,7 +86,8 @@ class Predictor:
             return Expected("non-canonical", va, found, access.kind)
         if found.verdict == "outside-ram":
             what: Literal["table", "root"] = "table" if found.steps else "root"
-            return Expected("outside-ram", va, found, access.kind, pa=found.table, what=what)
+            code = _code_of_zeros(found, access, paging)
+            return Expected("outside-ram", va, found, access.kind, code, "", rmw, found.table, what)
         refused = refusal(found, access, paging)
         if refused is not None:
             return Expected("page-fault", va, found, access.kind, *refused, rmw)
@@ -101,8 +104,8 @@ class Predictor:
             return page
         offset = rip & _OFFSET
         here = FRAME_SIZE - offset
-        if here >= MAX_INSTRUCTION:
-            code = self._memory.peek(page + offset, MAX_INSTRUCTION)
+        if here >= MAX_SIZE:
+            code = self._memory.peek(page + offset, MAX_SIZE)
             instruction = decode(code)
         else:
             code = self._memory.peek(page + offset, here)
@@ -111,7 +114,7 @@ class Predictor:
                 rest = self._code_page(who, VirtAddr((rip + here) & U64))
                 if isinstance(rest, Expected):
                     return rest
-                code += self._memory.peek(rest, MAX_INSTRUCTION - here)
+                code += self._memory.peek(rest, MAX_SIZE - here)
                 instruction = decode(code)
         if instruction is None:
             fetched = walk(self._memory.read_u64, who.paging, rip)
@@ -125,7 +128,8 @@ class Predictor:
             return [instruction]
         paging, user, ac = who
         found = []
-        for va, size, reads, writes, stack, implicit in instruction.accesses(registers):
+        accesses = instruction.accesses(registers)
+        for number, (va, size, reads, writes, stack, implicit) in enumerate(accesses):
             access = _DATA_ACCESS[writes, user and not implicit, implicit, ac]
             while size > 0:
                 here = FRAME_SIZE - (va & _OFFSET)
@@ -133,41 +137,78 @@ class Predictor:
                     here = size
                 stop = self.touch(paging, VirtAddr(va), access, here, reads and writes)
                 if isinstance(stop, Expected):
-                    found.append(stop._replace(stack=True) if stack else stop)
+                    if stack or number:
+                        stop = stop._replace(stack=stack, number=number)
+                    found.append(stop)
                 va = (va + here) & U64
                 size -= here
         return found
+
+    def first_stops(self, who: Context, registers: Registers) -> list[Expected]:
+        """List those of `stops` of which any may be the one that the CPU meets first.
+
+        The SDM gives no order between the two pages of one access, and none between the two loads
+        of a cmps. Everything else has its order, and there it is the first access alone.
+        """
+        return self._unordered(who, registers, self.stops(who, registers))
+
+    def _unordered(
+        self, who: Context, registers: Registers, stops: list[Expected]
+    ) -> list[Expected]:
+        """Keep of `stops` those that `first_stops` lists."""
+        instruction = self.instruction(who, VirtAddr(registers.rip))
+        if isinstance(instruction, Instruction) and "cmps" in instruction.mnemonic:
+            return stops
+        return [stop for stop in stops if stop.number == stops[0].number]
 
     def explain(
         self, who: Context, registers: Registers, address: int, error_code: int
     ) -> Expected | None:
         """Return what makes the instruction at RIP fault as the CPU says; None if nothing does.
 
-        The CPU may report the load of a read-modify-write (deviation "rmw-reports-read"), and
-        "not present" where a table is outside RAM (deviation "table-outside-ram").
+        The CPU may report the load of a read-modify-write (deviation "rmw-reports-read"), "not
+        present" where a table is outside RAM (deviation "table-outside-ram"), and a supervisor's
+        access where the user returns far (deviation "far-return").
         """
-        for stop in self.stops(who, registers):
+        stops = self.stops(who, registers)
+        if len(stops) > 1:
+            stops = self._unordered(who, registers, stops)
+        for stop in stops:
             if stop.address != address:
                 continue
-            if stop.kind == "outside-ram" and not error_code & PF_P:
+            if stop.kind == "page-fault" and stop.error_code == error_code:
                 return stop
-            if stop.error_code == error_code or self._as_load(who, stop) == error_code:
+            if self._is_reported_as(who, stop, error_code):
                 return stop
         instruction = self.instruction(who, VirtAddr(registers.rip))
         if isinstance(instruction, Expected) or not instruction.implicit:
             return None
+        if "ret" in instruction.mnemonic:  # deviation "far-return"
+            for stop in stops:
+                if stop.address == address and self._is_reported_as(who, stop, error_code | PF_U):
+                    return stop
+        if stops and stops[0].access == "read" and "outs" not in instruction.mnemonic:
+            return None  # a selector is loaded before it is looked up; a port is checked first
         for access in _IMPLICIT:  # a descriptor or the TSS: only the CPU knows where
             touched = self.touch(who.paging, VirtAddr(address), access)
-            if isinstance(touched, Expected) and touched.error_code == error_code:
+            if isinstance(touched, Expected) and self._is_reported_as(who, touched, error_code):
                 return touched
         return None
 
-    def _as_load(self, who: Context, stop: Expected) -> int | None:
-        """Return the error code of a read-modify-write's load, if that is refused, too."""
+    def _is_reported_as(self, who: Context, stop: Expected, error_code: int) -> bool:
+        """Tell whether the CPU reports `stop` as a #PF with this error code."""
+        missing_table = stop.kind == "outside-ram" and stop.what != "leaf"
+        if stop.kind != "page-fault" and not missing_table:
+            return False
+        if stop.error_code == error_code:
+            return True
         if not stop.rmw:
-            return None
-        refused = refusal(stop.walk, _DATA_ACCESS[False, who.user, False, who.ac], who.paging)
-        return refused.error_code if refused else None
+            return False
+        load = _DATA_ACCESS[False, who.user, False, who.ac]
+        if missing_table:
+            return _code_of_zeros(stop.walk, load, who.paging) == error_code
+        refused = refusal(stop.walk, load, who.paging)
+        return refused is not None and refused.error_code == error_code
 
     def straddler(self, who: Context, rip: VirtAddr) -> VirtAddr | None:
         """Return the first instruction of the straight line from `rip` that reaches the next page.
@@ -216,3 +257,10 @@ class Predictor:
 def page_border(rip: VirtAddr) -> VirtAddr:
     """Return the first address of the page after the one that `rip` lies in."""
     return VirtAddr((rip | _OFFSET) + 1 & U64)
+
+
+def _code_of_zeros(found: Walk, access: Access, paging: Paging) -> int:
+    """Return the error code that `access` would give if the missing table were RAM and empty."""
+    refused = refusal(found._replace(verdict="not-present"), access, paging)
+    assert refused is not None
+    return refused.error_code

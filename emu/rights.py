@@ -1,9 +1,12 @@
 """May this access use this walk?
 
-Knows the rules by which an access is refused, in the order in which the hardware applies them,
-and the error code that each refusal gives. Refuses to know how the entries were found (`walk`)
-and what happens next (`cpu`). SDM vocabulary; source: Intel SDM volume 3A, "Paging",
-"Determination of Access Rights", "Protection Keys" and "Page-Fault Exceptions".
+Knows the rules by which an access is refused, and the error code that each refusal gives. An entry
+that is absent or has a reserved bit set settles the matter before any right is looked at. Among
+rights the SDM gives no order, and the error code needs none; where several refuse, the reason is
+the first of us, smep, xd (a fetch) or us, smap, pk-ad, pk-wd, rw, wp (data): that choice is ours.
+Refuses to know how the entries were found (`walk`) and what happens next (`cpu`). SDM vocabulary;
+source: Intel SDM volume 3A, "Paging", "Determination of Access Rights", "Protection Keys" and
+"Page-Fault Exceptions".
 """
 
 from functools import cache

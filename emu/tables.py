@@ -15,7 +15,6 @@ from emu.paging import (
     FRAME_SIZE,
     PS,
     RW,
-    U64,
     US,
     P,
     Paging,
@@ -29,7 +28,7 @@ from emu.paging import (
 )
 from emu.walk import walk
 
-_FRAME: Final = ADDRESS & ~(1 << 12)  # bit 12 of a large page's entry is PAT
+_LARGE_PAT: Final = 1 << 12  # PAT in an entry that maps a large page, address in any other
 
 
 class Range(NamedTuple):
@@ -62,17 +61,18 @@ def map_page(
 ) -> PhysAddr:
     """Map the page of `level` at `va` to `pa` and return where its entry lies.
 
-    Missing tables come from `frames`. `flags` are the leaf's, PS aside. Raises ValueError if
-    `va` or `pa` is not aligned to the page, or if something else is mapped there already.
+    Missing tables come from `frames`. `flags` are the leaf's, PS aside; bit 12 (PAT) only for a
+    large page. Raises ValueError if `va` or `pa` is not aligned to the page, if something else is
+    mapped there already, or if an entry on the way has a reserved bit set.
     """
     if level not in (1, 2, 3):
         raise ValueError(f"level {level} maps no page: expected 1, 2 or 3")
     size = page_size(level)
-    if va & (size - 1) or va >> 64 or not paging.is_canonical(va):
+    if va & (size - 1) or not paging.is_canonical(va):
         raise ValueError(f"va {va:#x} is not a canonical, {size:#x}-aligned address")
     if pa & (size - 1) or not 0 <= pa < 1 << paging.maxphyaddr:
         raise ValueError(f"pa {pa:#x} is not a {size:#x}-aligned physical address")
-    if flags & _FRAME or table_flags & ADDRESS:
+    if flags & ADDRESS & ~(_LARGE_PAT if level > 1 else 0) or table_flags & ADDRESS:
         raise ValueError(f"flags {flags:#x}, {table_flags:#x}: expected no address bits")
     table = paging.root
     for at in range(paging.levels, level, -1):
@@ -83,6 +83,10 @@ def map_page(
         if not entry & P:
             entry = frames.allocate() | table_flags
             memory.write_u64(entry_pa, entry)
+        elif paging.reserved(entry, at):
+            raise ValueError(
+                f"the entry {entry:#x} at pa {entry_pa:#x} has a reserved bit set: expected a table"
+            )
         elif maps_page(entry, at):
             raise ValueError(f"va {va:#x} lies in a page of level {at} that is mapped already")
         table = PhysAddr(entry & ADDRESS)
@@ -105,7 +109,10 @@ def map_range(
     largest: int = 1,
     table_flags: int = P | RW | US,
 ) -> None:
-    """Map [va, va + size) to [pa, pa + size), with the largest pages up to level `largest`."""
+    """Map [va, va + size) to [pa, pa + size), with the largest pages up to level `largest`.
+
+    Page by page, lowest first, and not atomic: if `map_page` raises, the pages below stay mapped.
+    """
     if largest not in (1, 2, 3):
         raise ValueError(f"level {largest} maps no page: expected 1, 2 or 3")
     if size < 0 or (va | pa | size) & (FRAME_SIZE - 1):
@@ -144,8 +151,9 @@ def ranges(memory: PhysMemory, paging: Paging) -> Iterator[Range]:
     if memory.holds(paging.root, FRAME_SIZE):
         yield from _ranges(memory, paging, paging.root, paging.levels, 0)
         return
-    for first, last in ((0, paging.lowest_high - 1), (U64 + 1 - paging.lowest_high, U64)):
-        yield Range(VirtAddr(first), VirtAddr(last), "outside-ram", paging.levels, 0, None)
+    for half in paging.halves:
+        first, last = VirtAddr(half[0]), VirtAddr(half[-1])
+        yield Range(first, last, "outside-ram", paging.levels, 0, None)
 
 
 def _ranges(

@@ -73,28 +73,33 @@ _step: Final = tuple.__new__  # takes half as long as calling Step, and a walk i
 
 
 def walk(read_u64: ReadU64, paging: Paging, va: VirtAddr) -> Walk:
-    """Follow the entries that `va` selects, root first, until one settles the matter.
+    """Translate `va` as a CPU does that has cached nothing: one entry a level, from CR3 down.
 
-    Says whether there is a translation, not whether an access may use it: that is `rights`.
-    Reads only: setting A and D is the CPU's.
+    An entry is absent, malformed, a page, or the next table; only the last leads on. Whether the
+    page may be used so or so is for `rights` to say, and no A or D bit is set on the way. A number
+    that is no 64-bit address is not canonical.
     """
-    steps: list[Step] = []
     table = paging.root
-    if va >> 64 or not paging.is_canonical(va):
+    if not paging.is_canonical(va):
         return Walk(va, (), "non-canonical", table)
+
+    path: list[Step] = []
+    verdict: Verdict = "outside-ram"
     for level in range(paging.levels, 0, -1):
         entry_pa = PhysAddr(table + ENTRY_SIZE * index(va, level))
         entry = read_u64(entry_pa)
         if entry is None:
-            return Walk(va, tuple(steps), "outside-ram", table)
-        steps.append(_step(Step, (level, entry_pa, entry)))
+            break
+        path.append(_step(Step, (level, entry_pa, entry)))
 
         if not entry & P:
-            return Walk(va, tuple(steps), "not-present", table)
-        if paging.reserved(entry, level):
-            return Walk(va, tuple(steps), "reserved-bit", table)
-        if maps_page(entry, level):
-            return Walk(va, tuple(steps), "mapped", table)
-
-        table = PhysAddr(entry & ADDRESS)
-    raise AssertionError("unreachable: a level-1 entry always maps a page")
+            verdict = "not-present"
+        elif paging.reserved(entry, level):
+            verdict = "reserved-bit"
+        elif maps_page(entry, level):
+            verdict = "mapped"
+        else:
+            table = PhysAddr(entry & ADDRESS)
+            continue
+        break
+    return Walk(va, tuple(path), verdict, table)

@@ -51,6 +51,14 @@ class Mapped:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """`path` did not do a part of its work, for the reason given."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Switched:
     """CR3 now points to this task's table."""
 
@@ -67,4 +75,4 @@ class Refused:
     why: str
 
 
-Event = Forked | Populated | Synced | Mapped | Switched | Refused
+Event = Forked | Populated | Synced | Mapped | Switched | LeftOut | Refused

@@ -11,6 +11,7 @@ from emu import OutOfFrames
 from kernel_model.callstack import kernel_function
 from kernel_model.directmap import kernel_physical_mapping_init
 from kernel_model.errors import EEXIST, EINVAL, ENOMEM, ERANGE
+from kernel_model.history import LeftOut
 from kernel_model.layout import PAGE_SHIFT
 from kernel_model.sparse import PAGES_PER_SECTION, PAGES_PER_SUBSECTION
 from kernel_model.vmemmap import VmemAltmap, populate_section_memmap
@@ -37,9 +38,18 @@ def arch_add_memory(
     altmap: VmemAltmap | None,
     pgmap: "DevPagemap | None",
 ) -> int:
-    """Map physical [start, start + size) in the direct map, then add its pages."""
+    """Map physical [start, start + size) in the direct map, then add its pages.
+
+    A release that does not check lets the direct map run on into the regions behind it. Here the
+    regions stay apart: what lies beyond the direct map's end is not mapped in it.
+    """
+    end = min(start + size, kernel.layout.physmem_end)
+    if end < start + size:
+        why = f"the direct map ends at pa {kernel.layout.physmem_end:#x}: not mapped beyond it"
+        kernel.history.append(LeftOut("arch_add_memory", why))
     try:
-        kernel_physical_mapping_init(kernel, start, start + size)
+        if start < end:
+            kernel_physical_mapping_init(kernel, start, end)
     except OutOfFrames:
         why = f"no frame is left to map {start:#x} (+{size:#x}) in the direct map"
         return kernel.refuse("arch_add_memory", ENOMEM, why)

@@ -72,7 +72,7 @@ class Kernel:
         if struct_page not in SIZEOF_PAGE:
             raise ValueError(f"struct page of {struct_page} bytes: expected 64, 80 or 96")
         self.release: Final[Release] = find_release(release)
-        self.build: Final[Build] = find_build(build or self.release.build)
+        self.build: Final[Build] = find_build(self.release.build if build is None else build)
         self.layout: Final[Layout] = make_layout(
             levels=levels, vmemmap_base=vmemmap_base, ram=ram, sizeof_page=struct_page
         )

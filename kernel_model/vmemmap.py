@@ -86,6 +86,8 @@ def vmemmap_populate_hugepages(
         if none(pgtable.get(pmdp)):
             block = _alloc_block(kernel, PMD_SIZE, altmap)
             if block is not None:
+                # Noted first: a routine that dies has stored the entry all the same.
+                kernel.history.append(Mapped("vmemmap", addr, next_addr, path, "2 MiB blocks"))
                 kernel.call(
                     "vmemmap_set_pmd",
                     rdi=va(pmdp),
@@ -104,12 +106,13 @@ def vmemmap_populate_hugepages(
             mapped = bool(
                 kernel.call("vmemmap_check_pmd", rdi=va(pmdp), rsi=node, rdx=addr, rcx=next_addr)
             )
-        if not mapped:
+        if mapped:
+            kernel.history.append(Mapped("vmemmap", addr, next_addr, path, "2 MiB blocks"))
+        else:
             error = vmemmap_populate_basepages(kernel, addr, next_addr, node, None)
             if error:
                 return error
         addr = next_addr
-    kernel.history.append(Mapped("vmemmap", start, end, path, "2 MiB blocks"))
     return 0
 
 

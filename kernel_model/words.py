@@ -16,6 +16,8 @@ def parse_number(text: str) -> int:
     Underscores may group digits.
     """
     digits, shift = text.strip(), 0
+    if not (digits.isascii() and digits.removeprefix("-")[:1].isdigit()):
+        raise ValueError(f"{text!r} is no number")
     if digits[-1:].upper() in SUFFIX and not digits.lower().startswith("0x"):
         shift = SUFFIX[digits[-1].upper()]
         digits = digits[:-1]

@@ -78,14 +78,13 @@ def play(
         found, kernel, values = prepare(scenario, progress=tell, **arguments)  # type: ignore[arg-type]
     except ValueError as error:
         raise BadInput(str(error)) from None
-    pages = int(values.get("nr_pages", int(values.get("size", 0)) >> 12))
     with ExitStack() as stack:
         recorder = None
         if keep != 0:
             from emu.trace import Recorder
 
             recorder = stack.enter_context(Recorder(kernel.cpu, keep=keep))
-        advance = stack.enter_context(progress("adding pages", pages, _BAR_FROM))
+        advance = stack.enter_context(progress("adding pages", found.nr_pages(values), _BAR_FROM))
         guard = stack.enter_context(guarded(kernel.cpu))
         ending = found.play(kernel, values)
     if guard.interrupted:

@@ -1,7 +1,7 @@
-"""Text for terminals: walks, layouts, stories. The only module that formats for people.
+"""Text for people: what several commands show: walks, rights, layouts, what a kernel did.
 
-Knows how things look, in plain lines of text; on a terminal the lines are coloured as they are
-shown. Refuses to know how they came about.
+Knows how these look, in plain lines; what only one command shows is formatted with that command,
+and `terminal` adds the colours. Refuses to know how they came about.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,10 +9,19 @@ from itertools import zip_longest
 from typing import Final
 
 from emu import Access, Paging, refusal
-from emu.fault import VECTOR_NAME
 from emu.paging import ENTRY_NAME, PS, RW, US, XD, A, D, G, P, frame, page_size
 from emu.walk import Step, Walk
-from kernel_model.history import Event, Forked, Mapped, Populated, Switched, Synced
+from kernel_model.errors import ERRNO_NAME
+from kernel_model.history import (
+    Event,
+    Forked,
+    LeftOut,
+    Mapped,
+    Populated,
+    Refused,
+    Switched,
+    Synced,
+)
 from kernel_model.layout import TIB, Layout
 from kernel_model.pgtable import linux_name
 from kernel_model.words import show_size
@@ -134,57 +143,74 @@ def layout_lines(layout: Layout) -> Iterator[str]:
         yield f"{name:20} {start:016x} - {end - 1:016x}  {size:>9}  slots {slots}"
 
 
-def history_lines(events: list[Event]) -> Iterator[str]:
-    """What the kernel did, one line an event; neighbouring ranges of one path are one line."""
-    for event in _merged(events):
-        match event:
-            case Forked(comm, pgd):
-                yield f"fork: {comm} gets a table at pa {pgd:#x}, a copy of init_mm's kernel slots"
-            case Switched(comm, cr3):
-                yield f"switch_mm: CR3 = {cr3:#x} ({comm})"
-            case Mapped(region, start, end, path, detail):
-                yield f"{path}: {region} {start:016x} - {end - 1:016x}, {detail}"
-            case Populated(name, _, slot, entry, path):
-                yield f"{path}: fills slot {slot} of init_mm, {name} = {entry:#x}"
-            case Synced(start, end, by, tables, filled):
-                span = f"{start:016x}" if start == end else f"{start:016x} - {end:016x}"
-                yield f"{by}: {span} into {tables} tables, {filled} entries were missing"
+def history_lines(events: Iterable[Event], *, most: int = 40) -> Iterator[str]:
+    """What the kernel did, in order; neighbours of one kind share a line, and so do syncs that
+    had nothing to do. Of more than `most` lines the middle is left out.
+    """
+    lines = list(_grouped(events))
+    if len(lines) <= most:
+        yield from lines
+        return
+    half = most // 2
+    yield from lines[:half]
+    yield f"… {len(lines) - 2 * half} more …"
+    yield from lines[-half:]
 
 
-def _merged(events: list[Event]) -> Iterator[Event]:
-    """Join ranges that continue each other, whatever lies between two of them but a fill."""
-    pending: Mapped | None = None
-    held: list[Event] = []
+def _grouped(events: Iterable[Event]) -> Iterator[str]:
+    """Say each event, ranges that continue each other and idle syncs together."""
+    run: list[Mapped] = []
+    idle: list[Synced] = []
     for event in events:
-        if (
-            isinstance(event, Mapped)
-            and pending is not None
-            and (event.path, event.detail, event.start)
-            == (pending.path, pending.detail, pending.end)
-        ):
-            pending = Mapped(pending.region, pending.start, event.end, pending.path, pending.detail)
-            held = [e for e in held if not _did_nothing(e)]
+        if isinstance(event, Synced) and not event.filled:
+            idle.append(event)
             continue
-        if pending is not None and _did_nothing(event):
-            held.append(event)
-            continue
-        if pending is not None:
-            yield pending
-            yield from held
-            pending, held = None, []
+        continues = isinstance(event, Mapped) and run and _continues(run[-1], event)
+        if not continues:
+            yield from _flush(run, idle)
         if isinstance(event, Mapped):
-            pending = event
+            run.append(event)
         else:
-            yield event
-    if pending is not None:
-        yield pending
-        yield from held
+            yield _event_text(event)
+    yield from _flush(run, idle)
 
 
-def _did_nothing(event: Event) -> bool:
-    return isinstance(event, Synced) and event.filled == 0
+def _continues(last: Mapped, event: Mapped) -> bool:
+    return (last.path, last.region, last.end) == (event.path, event.region, event.start)
 
 
-def vector_name(vector: int) -> str:
-    """Return "#PF" and the like."""
-    return VECTOR_NAME.get(vector, f"vector {vector}")
+def _flush(run: list[Mapped], idle: list[Synced]) -> Iterator[str]:
+    if run:
+        details = " or ".join(dict.fromkeys(event.detail for event in run))
+        first, last = run[0], run[-1]
+        span = f"{first.start:016x} - {last.end - 1:016x}"
+        yield f"{first.path}: {first.region} {span}, {details}"
+    if idle:
+        start, end = min(s.start for s in idle), max(s.end for s in idle)
+        times = "" if len(idle) == 1 else f"{len(idle)} times, "
+        by = " and ".join(dict.fromkeys(s.by for s in idle))
+        yield f"{by}: {times}{_span(start, end)}, no table lacked it"
+    run.clear()
+    idle.clear()
+
+
+def _event_text(event: Event) -> str:
+    match event:
+        case Forked(comm, pgd):
+            return f"fork: {comm} gets a table at pa {pgd:#x}, a copy of init_mm's kernel slots"
+        case Switched(name, cr3):
+            return f"switch_mm: CR3 = {cr3:#x}, {name}'s table"
+        case Populated(name, _, slot, entry, path):
+            return f"{path}: fills slot {slot} of init_mm, {name} = {entry:#x}"
+        case Synced(start, end, by, tables, filled):
+            return f"{by}: {_span(start, end)}, {filled} of {tables} task tables lacked it"
+        case Refused(path, errno, why):
+            return f"{path}: -{ERRNO_NAME.get(errno, errno)}: {why}"
+        case LeftOut(path, why):
+            return f"{path}: {why}"
+        case Mapped(region, start, end, path, detail):
+            return f"{path}: {region} {_span(start, end - 1)}, {detail}"
+
+
+def _span(start: int, end: int) -> str:
+    return f"{start:016x}" if start == end else f"{start:016x} - {end:016x}"

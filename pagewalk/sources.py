@@ -4,14 +4,14 @@ Knows what a file may be, and the header lines that say how it wants to be run:
 
     # pagewalk: --map 0x1000=0x2000:rw --reg rdi=0x1000
 
-Such a comment line may stand anywhere in the file; the command line outranks it. Refuses to know
-what the options mean.
+Such a comment line may stand anywhere in the file; the command line outranks it. Knows the names
+of these options, and refuses to know what they mean: that is `commands.trace` and `bare`.
 """
 
 import argparse
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,7 +20,6 @@ from pagewalk.arguments import BadInput, bad, number
 if TYPE_CHECKING:
     from asm import Program
 
-_LARGEST = 1 << 20  # bytes; the assembler takes no more
 _HEADER = re.compile(r"[ \t]*#[ \t]*pagewalk:(.*)")
 _NAME = re.compile(r"[A-Za-z_.$][\w.$]*\Z", re.ASCII)
 
@@ -43,6 +42,34 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how a file is run: `trace` takes it, and so do the header lines of a file."""
+    parser.add_argument("--levels", metavar="4|5", help="paging levels (default: 4)")
+    parser.add_argument(
+        "--map",
+        metavar="VA=PA[+SIZE]:rwxu",
+        action="append",
+        default=[],
+        help="map a 4 KiB page, or SIZE bytes; may be repeated",
+    )
+    parser.add_argument(
+        "--reg",
+        metavar="R=VALUE",
+        action="append",
+        default=[],
+        help="set a register; may be repeated",
+    )
+    parser.add_argument(
+        "--user", action=argparse.BooleanOptionalAction, help="run at CPL 3, in user pages"
+    )
+    parser.add_argument("--entry", metavar="NAME", help="the symbol to run")
+    parser.add_argument(
+        "--max-steps", metavar="N", help="stop after so many steps (default: 10000000)"
+    )
+    parser.add_argument("--ram", metavar="SIZE", help="bytes of RAM, from 0 on (default: 1G)")
+    add_set_option(parser)
+
+
 def constants(items: Iterable[str]) -> dict[str, int]:
     """Read the values of --set."""
     found = {}
@@ -56,9 +83,11 @@ def constants(items: Iterable[str]) -> dict[str, int]:
 
 def read_source(file: str) -> str:
     """Return the text of a file; BadInput for anything that is none."""
+    from asm import source
+
     try:
         with open(file, "rb") as opened:
-            raw = opened.read(_LARGEST + 1)
+            raw = opened.read(source.LARGEST + 1)
     except FileNotFoundError:
         bad("FILE", shown(file), "an assembly source; it does not exist")
     except IsADirectoryError:
@@ -66,24 +95,14 @@ def read_source(file: str) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         bad("FILE", shown(file), f"an assembly source that can be read: {reason}")
-    if len(raw) > _LARGEST:
-        bad("FILE", shown(file), f"a source of at most {_LARGEST:#x} bytes")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise BadInput(
-            f"{shown(file)}:{line}: byte {raw[error.start]:#x} at offset {error.start:#x}: "
-            "expected UTF-8"
-        ) from None
+    with one_line(file):
+        return source.decoded(raw, file=file)
 
 
-def header_options(
-    text: str, file: str, add_options: Callable[[argparse.ArgumentParser], None]
-) -> argparse.Namespace:
-    """Return what the file's own header lines say, by the options that `add_options` adds."""
+def header_options(text: str, file: str) -> argparse.Namespace:
+    """Return what the file's own header lines say, by the options of `add_run_options`."""
     parser = _HeaderParser(prog="pagewalk", add_help=False, allow_abbrev=False)
-    add_options(parser)
+    add_run_options(parser)
     options = parser.parse_args([])
     for line, words in enumerate(text.split("\n"), 1):
         header = _HEADER.match(words.rstrip("\r"))

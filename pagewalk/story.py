@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from emu import PageFault
-from emu.walk import Walk
 from kernel_model.history import Populated
 from kernel_model.scenarios.outcome import ScenarioRun
 from pagewalk import render
@@ -47,9 +46,7 @@ def story_lines(run: ScenarioRun, recorder: "Recorder | None" = None) -> Iterato
         yield ""
     yield from _end_lines(run)
     yield ""
-    yield f"broke: {scenario.broke}"
-    yield f"fixed: {scenario.fixed}"
-    yield f"look at: {scenario.look_at}"
+    yield from _source_lines(run)
 
 
 def _unsynced_lines(kernel: "Kernel") -> Iterator[str]:
@@ -76,24 +73,42 @@ def _end_lines(run: ScenarioRun) -> Iterator[str]:
     if oops:
         yield "Oops"
         yield from oops.rstrip("\n").split("\n")
-        yield ""
     elif run.outcome == "error":
         yield f"The kernel refused: {run.as_json()['error']}"
-        yield ""
+    elif run.outcome == "limit":
+        yield f"limit: the run was stopped from outside, {ending.stop}"
     else:
         yield f"{run.outcome}: {ending.stop}"
-        yield ""
+    yield ""
     addr = ending.touched
-    theirs: Walk
+    mm = ending.task.mm
     if isinstance(ending.stop, PageFault) and ending.stop.walk is not None:
         addr, theirs = ending.stop.address, ending.stop.walk
     else:
-        theirs = kernel.walk(addr, ending.task.mm)
+        theirs = kernel.walk(addr, mm)
+    if mm is kernel.init_mm:
+        yield f"The walk for {addr:016x} under init_mm's table, which {ending.task.comm} runs on"
+        for line in render.walk_lines(theirs, kernel.paging(mm)):
+            yield "  " + line
+        return
+    yield f"The walk for {addr:016x}, under {mm.name}'s table and under init_mm's"
     ours = kernel.walk(addr)
-    name = ending.task.comm if ending.task.mm is not kernel.init_mm else "this thread"
-    yield f"The walk for {addr:016x}, under {name}'s table and under init_mm's"
-    left = [name, *render.walk_lines(theirs, kernel.paging(ending.task.mm))]
+    left = [mm.name, *render.walk_lines(theirs, kernel.paging(mm))]
     right = ["init_mm", *render.walk_lines(ours, kernel.paging(kernel.init_mm))]
     for line in render.beside(left, right):
         yield "  " + line
-    yield "  " + render.difference_text(theirs, ours, name, "init_mm", kernel.layout.levels)
+    yield "  " + render.difference_text(theirs, ours, mm.name, "init_mm", kernel.layout.levels)
+
+
+def _source_lines(run: ScenarioRun) -> Iterator[str]:
+    """Cite what broke it and what fixed it: of this death, or of the ones that did not happen."""
+    scenario = run.scenario
+    died_in = getattr(run.ending.stop, "symbol", None) or ""
+    for function, commit in scenario.broke.items():
+        if not died_in:
+            yield f"where it dies in {function}: {commit}"
+        elif died_in.startswith(function + "+"):
+            yield f"broke: {commit}"
+    yield f"fixed: {scenario.fixed}"
+    if died_in:
+        yield f"look at: {scenario.look_at}"

@@ -1,7 +1,8 @@
 """Every behaviour of the engine that the project relies on, and how to see each.
 
 Read `bare`, then any of the others. All but `deviations` and `hooks` judge the bare engine, by
-nothing of ours but the layout of its saved context; those two show what is made of it.
+nothing of ours but the layout of its saved context; those two show what is made of it. Refuses to
+know who asks, and what becomes of a proof that fails.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """A bare Unicorn: RAM, page tables, and routines to run. Nothing is corrected.
 
 Knows how to set the engine up and what it said at the end of a run. Refuses to know `cpu` and
-`tables`, which the proofs hold against it; of `_unicorn` only the offsets of the layout are used.
+`tables`, which the proofs hold against it; of `_unicorn` it uses the public part of the layout.
 Its own address space is drawn here:
 
     CODE   8 KiB of `hlt`, where routines go; nothing is mapped behind it
@@ -15,7 +15,7 @@ import unicorn
 from unicorn import x86_const as x86
 
 from emu import _unicorn
-from emu.fault import VECTOR_NAME
+from emu.fault import PF, VECTOR_NAME
 from emu.memory import PhysMemory
 from emu.paging import ADDRESS, ENTRY_SIZE, FRAME_SIZE, RW, US, P, PhysAddr, index
 
@@ -63,10 +63,10 @@ class Stopped(NamedTuple):
     @property
     def page_fault(self) -> int | None:
         """The error code if a #PF ended the run."""
-        return self.error_code if self.vector == 14 else None
+        return self.error_code if self.vector == PF else None
 
     def __str__(self) -> str:
-        if self.vector == 14 and not self.software:
+        if self.vector == PF and not self.software:
             return f"#PF({self.error_code:#x}) for {place(self.cr2)} at {place(self.rip)}"
         if self.vector is not None:
             name = VECTOR_NAME.get(self.vector, f"vector {self.vector:#x}")
@@ -177,11 +177,11 @@ class Bare:
     def set_cpl(self, cpl: int) -> None:
         """Set the current privilege level, where the engine keeps it."""
         context = self.uc.context_save()
-        blob = _unicorn._view(context)
-        blob[_unicorn._AT_HFLAGS] = blob[_unicorn._AT_HFLAGS] & ~3 | cpl
+        blob = _unicorn.view(context)
+        blob[_unicorn.AT_HFLAGS] = blob[_unicorn.AT_HFLAGS] & ~3 | cpl
         self.uc.context_restore(context)
 
-    def flush_tlb(self) -> None:
+    def invalidate_tlb(self) -> None:
         """Flush the TLB, as `_unicorn` does it."""
         self.uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
 
@@ -196,8 +196,8 @@ class Bare:
             self.uc.emu_start(rip, 0, count=count)
         except unicorn.UcError as error:
             status = error.errno
-        blob = _unicorn._view(self.uc.context_save())
-        *_, error_code, software = _unicorn._CONTROL.unpack_from(blob, _unicorn._AT_CONTROL)
+        blob = _unicorn.view(self.uc.context_save())
+        *_, error_code, software = _unicorn.CONTROL.unpack_from(blob, _unicorn.AT_CONTROL)
         vector = self._event[-1] if self._event else None
         return Stopped(status, vector, error_code, bool(software), self.get("cr2"), self.get("rip"))
 
@@ -210,8 +210,9 @@ class Bare:
     def forget(self) -> None:
         """Clear the engine's memory of the last exception."""
         context = self.uc.context_save()
-        at = _unicorn._AT_OLD_EXCEPTION
-        _unicorn._view(context)[at : at + 4] = _unicorn._NONE
+        none = _unicorn.NO_EXCEPTION.to_bytes(4, "little", signed=True)
+        at = _unicorn.AT_OLD_EXCEPTION
+        _unicorn.view(context)[at : at + 4] = none
         self.uc.context_restore(context)
 
 

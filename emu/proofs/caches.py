@@ -1,11 +1,13 @@
 """What the engine remembers of translations and of code, and what makes it forget.
 
-The rule at the top of `cpu` is made of these.
+Knows what the rule at the top of `cpu` is made of. Refuses to know that rule. "Flush" is here what
+the engine's own calls are named.
 """
 
 from collections.abc import Callable
 from typing import Final
 
+from emu.fault import PF
 from emu.paging import RW, XD, PhysAddr
 from emu.proofs.bare import (
     CODE,
@@ -34,7 +36,7 @@ def _forgotten(act: Callable[[Bare], object]) -> bool:
     bare.run(rdi=DATA)
     bare.memory.write_u64(entry_pa, 0)
     act(bare)
-    return bare.run(rdi=DATA).vector == 14
+    return bare.run(rdi=DATA).vector == PF
 
 
 def _executing(code: bytes) -> Callable[[Bare], object]:
@@ -45,7 +47,7 @@ _FLUSHES: Final[dict[str, Callable[[Bare], object]]] = {
     "the same CR3 written by Python": lambda bare: bare.set(cr3=bare.root),
     "and by the guest": _executing(_RELOAD_CR3),
     "invlpg": _executing(_INVLPG),
-    "the TLB-flush call": lambda bare: bare.flush_tlb(),
+    "the TLB-flush call": lambda bare: bare.invalidate_tlb(),
 }
 _KEEPERS: Final[dict[str, Callable[[Bare], object]]] = {
     "another run": _executing(HLT),
@@ -90,7 +92,7 @@ def tlb_more() -> str:
         found.append((before, bare.run(routine, rdi=DATA)))
         bare.memory.write(DATA_PA, HLT)
     return seen(
-        all(before.vector == 14 and after.vector is None for before, after in found),
+        all(before.vector == PF and after.vector is None for before, after in found),
         "; ".join(f"{before}, then {after}" for before, after in found),
     )
 
@@ -102,7 +104,7 @@ def code_python() -> str:
     forget: tuple[Callable[[Bare], object], ...] = (
         lambda _: None,
         lambda _: None,
-        lambda bare: bare.flush_tlb(),
+        lambda bare: bare.invalidate_tlb(),
         lambda bare: bare.uc.ctl_flush_tb(),
     )
     for act in forget:
@@ -146,7 +148,7 @@ def code_remap() -> str:
     values = []
     for pa in (DATA_PA, _SECOND_PA, DATA_PA):
         bare.map(DATA, pa, 0)
-        bare.flush_tlb()
+        bare.invalidate_tlb()
         bare.run(DATA, rax=0)
         values.append(bare.get("rax"))
     return seen(values == [1, 2, 1], f"two pages in turn: {', '.join(map(str, values))}")

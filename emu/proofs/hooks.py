@@ -1,4 +1,7 @@
-"""What hooks are told, which `trace` believes; and that the decoder says the same of accesses."""
+"""What hooks are told, which `trace` believes; and that the decoder says the same of accesses.
+
+Knows hooks as `_unicorn` adds them. Refuses to know `trace`, and the records that it makes.
+"""
 
 from typing import Any, Final
 

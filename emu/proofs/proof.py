@@ -20,8 +20,13 @@ class Proof(NamedTuple):
 
 
 def proof(name: str, relies_on: str) -> Callable[[Callable[[], str]], Proof]:
-    """Make a Proof of the function below."""
-    return lambda see: Proof(name, relies_on, see)
+    """Make a Proof of the function below. The sentence `relies_on` is that function's docstring."""
+
+    def make(see: Callable[[], str]) -> Proof:
+        see.__doc__ = relies_on
+        return Proof(name, relies_on, see)
+
+    return make
 
 
 def seen(holds: bool, what: str) -> str:

@@ -1,10 +1,14 @@
-"""What the engine is: its version, its layout, its CPU model, its RAM, and its privilege."""
+"""What the engine is: its version, its layout, its CPU model, its RAM, and its privilege.
+
+Knows what can be seen without a page fault. Refuses to know `cpu` and what is made of all this.
+"""
 
 from typing import Final
 
 import unicorn
 
 from emu import _unicorn
+from emu.fault import GP, PF
 from emu.paging import MAXPHYADDR, US, PhysAddr
 from emu.proofs.bare import CODE, DATA, DATA_PA, LOAD, STORE, Bare
 from emu.proofs.proof import Proof, proof, seen
@@ -74,7 +78,7 @@ def privilege() -> str:
     return seen(
         by_selector.rip == CODE + 4
         and by_selector.vector is None
-        and by_context.vector == 13
+        and by_context.vector == GP
         and by_context.rip == CODE,
         f"a read of CR3 with CS=0x33: {by_selector}; with CPL 3 in the context: {by_context}",
     )
@@ -119,11 +123,11 @@ def two_engines() -> str:
     second.run(CODE + 0x100, rdi=DATA, rax=0)
     read = second.get("rax")
     first.memory.write_u64(entry_pa, 0)
-    first.flush_tlb()
+    first.invalidate_tlb()
     flushed = first.run(CODE + 0x100, rdi=DATA)
     other = second.run(CODE + 0x100, rdi=DATA)
     return seen(
-        read == 0x55 and flushed.vector == 14 and other.vector is None,
+        read == 0x55 and flushed.vector == PF and other.vector is None,
         f"one stored 0x55, the other read {read:#x}; after one's flush: {flushed}, {other}",
     )
 

@@ -1,10 +1,15 @@
-"""How a run ends: exits, `hlt`, exceptions, accesses outside RAM, and a stop from outside."""
+"""How a run ends: exits, `hlt`, exceptions, accesses outside RAM, and a stop from outside.
+
+Knows what the bare engine leaves behind at each end. Refuses to know `cpu`, which makes a Stop of
+it.
+"""
 
 import threading
 from typing import Final
 
 import unicorn
 
+from emu.fault import BP, DE, GP, PF
 from emu.paging import RW, PhysAddr
 from emu.proofs.bare import (
     ADD,
@@ -79,7 +84,7 @@ def software_interrupt() -> str:
         found.append(bare.run(bare.put(code, offset * 16)))
     return seen(
         [(s.vector, s.software, s.rip & 15) for s in found]
-        == [(3, True, 1), (0x80, True, 2), (14, True, 2)],
+        == [(BP, True, 1), (0x80, True, 2), (PF, True, 2)],
         ", ".join(f"{s}{' by software' * s.software}" for s in found),
     )
 
@@ -92,7 +97,7 @@ def exceptions() -> str:
     page = bare.run(bare.put(COUNT + STORE + COUNT, 0x80), rdi=DATA)
     found = [(s.vector, s.rip) for s in (non_canonical, divide, page)]
     return seen(
-        found == [(13, CODE + 2), (0, CODE + 0x42), (14, CODE + 0x82)] and bare.get("rbx") == 3,
+        found == [(GP, CODE + 2), (DE, CODE + 0x42), (PF, CODE + 0x82)] and bare.get("rbx") == 3,
         f"{non_canonical}, {divide}, {page}; {bare.get('rbx')} of 3 instructions before them ran",
     )
 
@@ -109,7 +114,7 @@ def page_crossing() -> str:
     kept = bare.memory.read_u64(PhysAddr(DATA_PA + 0xFF8))
     bare.memory.write_u64(first, 0)
     bare.memory.write_u64(second, DATA_PA | RW | 1)
-    bare.flush_tlb()
+    bare.invalidate_tlb()
     at_first = bare.run(rdi=DATA + 0xFFC)
     return seen(
         (at_second.cr2, at_first.cr2) == (DATA + 0x1000, DATA + 0xFFC)

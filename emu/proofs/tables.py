@@ -1,4 +1,8 @@
-"""The CPU's own walk: what it reads, what it reports, and what it writes."""
+"""The CPU's own walk: what it reads, what it reports, and what it writes.
+
+Knows a few cases of each kind, by the SDM. Refuses to know `walk` and `rights`, which tests hold
+against the CPU in every combination.
+"""
 
 from typing import Final
 
@@ -25,7 +29,6 @@ _WRPKRU: Final = b"\x0f\x01\xef"
 _USER: Final = 0x40_0000
 _USER_CODE: Final = 0x50_0000
 _FAR: Final = 1 << 50  # canonical at 5 levels only
-_SPACING: Final = 0x20_0000
 
 
 def _codes(found: list[Stopped]) -> str:

@@ -41,7 +41,8 @@ def prepare(
 ) -> "tuple[Scenario, Kernel, dict[str, Value]]":
     """Check everything and boot the kernel; ValueError, naming the value, for what is wrong."""
     scenario = find_scenario(name)
-    find_release(release or scenario.release)
+    release = scenario.release if release is None else release
+    find_release(release)
     if levels not in (4, 5):
         raise ValueError(f"levels {levels}: expected 4 or 5")
     values = scenario.settings(settings or {}, levels)
@@ -49,7 +50,7 @@ def prepare(
     from kernel_model.kernel import Kernel
 
     kernel = Kernel(
-        release or scenario.release,
+        release,
         levels=levels,
         build=build,
         vmemmap_base=int(values["vmemmap_base"]),

@@ -4,7 +4,7 @@ Knows how a Stop is classified, and the schema that users hold on to. Refuses to
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from emu import Halted, OutsideRam, PageFault, Returned, Shutdown, StepLimit, Stop, Trap
 from emu.fault import UD
@@ -14,9 +14,8 @@ from kernel_model.errors import ERRNO_NAME
 from kernel_model.kernel import Kernel
 from kernel_model.mm import Task
 from kernel_model.pgtable import linux_name
-from kernel_model.scenarios.spec import Scenario, Settings
+from kernel_model.scenarios.spec import SCHEMA, Scenario, Settings
 
-SCHEMA: Final = 1
 Outcome = Literal["completed", "oops", "bug", "shutdown", "error", "outside-ram", "halted", "limit"]
 
 
@@ -71,7 +70,9 @@ class ScenarioRun:
             "release": kernel.release.name,
             "build": kernel.build.name,
             "levels": kernel.layout.levels,
-            "settings": {p.name: p.show(self.settings[p.name]) for p in self.scenario.parameters},
+            "settings": {
+                p.name: p.as_json(self.settings[p.name]) for p in self.scenario.parameters
+            },
             "outcome": self.outcome,
             "error": ERRNO_NAME.get(errno, str(errno)) if errno else None,
             "fault": fault_json(kernel, self.ending),

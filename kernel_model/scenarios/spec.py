@@ -18,11 +18,21 @@ if TYPE_CHECKING:
 Value = int | str
 Settings = Mapping[str, Value]
 
+SCHEMA: Final = 1
+"""The version of every JSON document."""
+
 MERGED_FIX: Final = (
     'f2d2f9598ebb "mm: introduce and use {pgd,p4d}_populate_kernel()" and 6659d0279980 '
     '"x86/mm/64: define ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()"'
 )
 """What ended both of the reported oopses."""
+
+BROKE_BY: Final = {
+    "__init_single_page": "4917f55b4ef9 "
+    '"mm/sparse-vmemmap: improve memory savings for compound devmaps"',
+    "vmemmap_set_pmd": '8d400913c231 "x86/vmemmap: handle unpopulated sub-pmd ranges"',
+}
+"""What broke it, by the function that dies of it: either device may meet either bug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +72,24 @@ class Parameter:
             return show_size(value)
         return str(value) if self.kind == "number" and value < 1 << 20 else f"{value:#x}"
 
+    def as_json(self, value: Value) -> Value:
+        """Return a value as JSON has it: addresses are hex strings, sizes and counts numbers."""
+        return f"{value:#x}" if self.kind == "address" else value
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A named, parameterised story.
 
     `check` refuses settings that make no sense together (ValueError); `nr_pages` says how many
-    pages the story adds; `play` runs it on a booted kernel. `broke` and `fixed` cite the commits.
+    pages the story adds; `play` runs it on a booted kernel. `broke` cites the commit behind a
+    death in each function, `fixed` those that ended it; `look_at` is for a run that dies.
     """
 
     name: str
     summary: str
     release: str
-    broke: str
+    broke: Mapping[str, str]
     fixed: str
     look_at: str
     parameters: tuple[Parameter, ...]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from kernel_model.layout import GIB, PAGE_SHIFT
 from kernel_model.scenarios.spec import (
+    BROKE_BY,
     MERGED_FIX,
     Parameter,
     Scenario,
@@ -45,10 +46,12 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
     from kernel_model.scenarios.outcome import Ending
 
     who = settings["task"]
-    task = kernel.kthread("kworker/0:1") if who == "init_mm" else kernel.fork("modprobe")
+    task = kernel.fork("modprobe") if who == "early" else kernel.kthread("kworker/0:1")
     if who == "late":
-        # The worker that probes borrows a table, and is scheduled onto one that was forked after
-        # the device's struct pages were mapped and before they are first used.
+        # A kernel thread that probes borrows a task's table; here it is scheduled onto one that
+        # was forked after the struct pages were mapped and before they are first used.
+        task.mm = kernel.fork("early").mm
+
         def switch_to_a_late_table(kernel: "Kernel") -> None:
             late = kernel.fork("late")
             kernel.switch_mm(late.mm)
@@ -73,7 +76,7 @@ SCENARIO: Final = Scenario(
     name="vmemmap-devdax",
     summary="device-dax memory whose struct pages span two top-level slots",
     release="6.8",
-    broke='4917f55b4ef9 "mm/sparse-vmemmap: improve memory savings for compound devmaps"',
+    broke=BROKE_BY,
     fixed=MERGED_FIX,
     look_at="the task's top-level entry for the faulting address, beside init_mm's",
     parameters=(
@@ -84,7 +87,7 @@ SCENARIO: Final = Scenario(
             {4: 0xFFFF_E6FF_C000_0000, 5: 0xFFD3_FFFF_C000_0000},
         ),
         Parameter("ram", "boot RAM from physical 0, in 128 MiB steps", "size", 4 * GIB),
-        Parameter("start", "where the device lies", "size", 64 * GIB - 2 * SECTION_SIZE),
+        Parameter("start", "where the device lies", "address", 64 * GIB - 2 * SECTION_SIZE),
         Parameter("size", "how much memory it has", "size", 4 * SECTION_SIZE),
         Parameter("align", "its page size", "size", SUBSECTION_SIZE, (SUBSECTION_SIZE, GIB)),
         Parameter("struct_page", "sizeof(struct page)", "number", 64, (64, 80, 96)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from kernel_model.layout import GIB, PAGE_SHIFT
 from kernel_model.scenarios.spec import (
+    BROKE_BY,
     MERGED_FIX,
     Parameter,
     Scenario,
@@ -56,7 +57,7 @@ SCENARIO: Final = Scenario(
     name="vmemmap-subpmd",
     summary="device-private memory whose struct pages share a 2 MiB block with a neighbour's",
     release="6.13",
-    broke='8d400913c231 "x86/vmemmap: handle unpopulated sub-pmd ranges"',
+    broke=BROKE_BY,
     fixed=MERGED_FIX,
     look_at="that the store faults inside vmemmap_populate(), before its sync",
     parameters=(

@@ -1,10 +1,15 @@
-"""`pagewalk asm FILE.S`: what a source becomes: offsets, bytes, mnemonics, symbols with sizes."""
+"""`pagewalk asm FILE.S`: what a source becomes: offsets, bytes, mnemonics, symbols with sizes.
+
+Knows how a listing looks, to people and to programs. Refuses to know where the code will lie and
+what running it would do: nothing is linked or run.
+"""
 
 import argparse
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from kernel_model.scenarios.spec import SCHEMA
 from pagewalk.sources import add_set_option, assemble_source, constants, header_options, read_source
 
 if TYPE_CHECKING:
@@ -31,10 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the listing; 0 if there is one."""
-    from pagewalk.commands.trace import add_run_options
-
     text = read_source(args.file)
-    header = header_options(text, args.file, add_run_options)
+    header = header_options(text, args.file)
     program = assemble_source(text, args.file, constants([*header.set, *args.set]))
     if args.json:
         print(json.dumps(_document(program), indent=2))
@@ -121,7 +124,7 @@ def _document(program: "Program") -> dict[str, Any]:
             }
         )
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "file": program.name,
         "sections": [
             {

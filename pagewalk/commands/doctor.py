@@ -1,4 +1,8 @@
-"""`pagewalk doctor`: prove, on this machine, every engine behaviour that is relied upon."""
+"""`pagewalk doctor`: prove, on this machine, every engine behaviour that is relied upon.
+
+Knows how to carry out proofs that fail, crash or never end, and how to tell it. Refuses to know
+what is proved: that is `emu.proofs` and `asm.proofs`.
+"""
 
 import argparse
 import faulthandler
@@ -13,6 +17,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias
 
+from kernel_model.scenarios.spec import SCHEMA
 from pagewalk.terminal import is_terminal
 
 if TYPE_CHECKING:
@@ -168,7 +173,7 @@ class Json:
         """Print the document, and return the exit status."""
         holds = all(verdict.holds for verdict in self._verdicts)
         document = {
-            "schema": 1,
+            "schema": SCHEMA,
             "holds": holds,
             "proofs": [verdict._asdict() for verdict in self._verdicts],
             "versions": _versions(),

@@ -1,4 +1,8 @@
-"""`pagewalk trace FILE.S`: run a routine of one's own, and print everything that it does."""
+"""`pagewalk trace FILE.S`: run a routine of one's own, and print everything that it does.
+
+Knows the run's inputs, its limit and its end, and prints while it goes on. Refuses to know how an
+event looks (`render_trace`) and what a machine is made of (`bare`).
+"""
 
 import argparse
 import json
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pagewalk.arguments import bad, number
 from pagewalk.sources import (
-    add_set_option,
+    add_run_options,
     assemble_source,
     constants,
     header_options,
@@ -55,57 +59,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may also stand in the file."""
-    parser.add_argument("--levels", metavar="4|5", help="paging levels (default: 4)")
-    parser.add_argument(
-        "--map",
-        metavar="VA=PA[+SIZE]:rwxu",
-        action="append",
-        default=[],
-        help="map a 4 KiB page, or SIZE bytes; may be repeated",
-    )
-    parser.add_argument(
-        "--reg",
-        metavar="R=VALUE",
-        action="append",
-        default=[],
-        help="set a register; may be repeated",
-    )
-    parser.add_argument(
-        "--user", action=argparse.BooleanOptionalAction, help="run at CPL 3, in user pages"
-    )
-    parser.add_argument("--entry", metavar="NAME", help="the symbol to run")
-    parser.add_argument(
-        "--max-steps", metavar="N", help="stop after so many steps (default: 10000000)"
-    )
-    parser.add_argument("--ram", metavar="SIZE", help="bytes of RAM, from 0 on (default: 1G)")
-    add_set_option(parser)
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the routine; 0 if it returned."""
     bare, max_steps = prepare(args)
     try:
-        session = Session(bare, max_steps)
+        tracing = Tracing(bare, max_steps)
         if args.json:
-            _print_json(bare, session, args.file)
+            _print_json(bare, tracing, args.file)
         else:
             from pagewalk.terminal import show
 
-            with closing(_lines(bare, session, args.file)) as lines:
+            with closing(_lines(bare, tracing, args.file)) as lines:
                 show(lines)
     finally:
         bare.close()
-    if session.failure:
-        print(f"pagewalk: {session.failure}", file=sys.stderr)
-    return 0 if session.completed else 1
+    if tracing.failure:
+        print(f"pagewalk: {tracing.failure}", file=sys.stderr)
+    return 0 if tracing.completed else 1
 
 
 def prepare(args: argparse.Namespace) -> "tuple[Bare, int]":
     """Check every input, and return the machine and the limit; nothing has been printed."""
     text = read_source(args.file)
-    header = header_options(text, args.file, add_run_options)
+    header = header_options(text, args.file)
     values = constants([*header.set, *args.set])
 
     def said(name: str, default: str) -> str:
@@ -140,7 +116,7 @@ def _unless_overlapped(
     return (r for r in weaker if not any(r.overlaps(other) for other in stronger))
 
 
-class Session:
+class Tracing:
     """One run, in slices: events come while it goes on, and little of it is in memory."""
 
     def __init__(self, bare: "Bare", max_steps: int) -> None:
@@ -197,7 +173,7 @@ class Session:
             raise KeyboardInterrupt
 
 
-def _lines(bare: "Bare", session: Session, file: str) -> "Generator[str, None, None]":
+def _lines(bare: "Bare", tracing: Tracing, file: str) -> "Generator[str, None, None]":
     """Tell the run to people, while it goes on."""
     from pagewalk.render_trace import Lines
 
@@ -215,7 +191,7 @@ def _lines(bare: "Bare", session: Session, file: str) -> "Generator[str, None, N
     lines = Lines(bare.symbol, lambda: bare.cpu.paging)
     batch: list[str] = []  # one write for many lines
     try:
-        for event in session.events():
+        for event in tracing.events():
             batch += lines.of(event)
             if len(batch) >= _BATCH:
                 yield "\n".join(batch)
@@ -224,17 +200,17 @@ def _lines(bare: "Bare", session: Session, file: str) -> "Generator[str, None, N
         yield "\n".join(batch)
         raise
     yield "\n".join([*batch, ""])
-    yield from _end_lines(bare, session)
+    yield from _end_lines(bare, tracing)
 
 
-def _end_lines(bare: "Bare", session: Session) -> "Iterator[str]":
+def _end_lines(bare: "Bare", tracing: Tracing) -> "Iterator[str]":
     from emu import Returned, StepLimit
     from pagewalk.render_trace import outcome, with_symbol
 
-    count = f"{session.instructions} instruction{'' if session.instructions == 1 else 's'}"
-    stop = session.stop
+    count = f"{tracing.instructions} instruction{'' if tracing.instructions == 1 else 's'}"
+    stop = tracing.stop
     if stop is None:
-        yield f"error: {session.failure}, after {count}"
+        yield f"error: {tracing.failure}, after {count}"
         return
     text = with_symbol(stop, bare.symbol)
     if isinstance(stop, StepLimit):
@@ -246,13 +222,14 @@ def _end_lines(bare: "Bare", session: Session) -> "Iterator[str]":
     yield f"{outcome(stop)}: {text}"
 
 
-def _print_json(bare: "Bare", session: Session, file: str) -> None:
+def _print_json(bare: "Bare", tracing: Tracing, file: str) -> None:
     """Print the document while the run goes on. It is whole even if the run is interrupted."""
+    from kernel_model.scenarios.spec import SCHEMA
     from pagewalk.render_trace import Objects
 
     paging = bare.cpu.paging
     head = {
-        "schema": 1,
+        "schema": SCHEMA,
         "file": shown(file),
         "levels": paging.levels,
         "cpl": bare.cpu.cpl,
@@ -265,7 +242,7 @@ def _print_json(bare: "Bare", session: Session, file: str) -> None:
     separator = "\n"
     interrupted = False
     batch = []
-    with closing(session.events()) as events:
+    with closing(tracing.events()) as events:
         try:
             for event in events:
                 batch.append(objects.of(event))
@@ -276,18 +253,18 @@ def _print_json(bare: "Bare", session: Session, file: str) -> None:
             interrupted = True
     if batch:
         write(separator + ",\n".join(batch))
-    write("\n], " + json.dumps(_tail(session, objects))[1:] + "\n")
+    write("\n], " + json.dumps(_tail(tracing, objects))[1:] + "\n")
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _tail(session: Session, objects: "Objects") -> "dict[str, object]":
+def _tail(tracing: Tracing, objects: "Objects") -> "dict[str, object]":
     from pagewalk.render_trace import outcome
 
-    if session.stop is not None:
-        ending = outcome(session.stop), objects.stop(session.stop)
-    elif session.failure:
-        ending = "error", {"kind": "error", "message": session.failure}
+    if tracing.stop is not None:
+        ending = outcome(tracing.stop), objects.stop(tracing.stop)
+    elif tracing.failure:
+        ending = "error", {"kind": "error", "message": tracing.failure}
     else:
         ending = "limit", {"kind": "limit", "steps": None}  # Ctrl-C
-    return {"instructions": session.instructions, "outcome": ending[0], "stop": ending[1]}
+    return {"instructions": tracing.instructions, "outcome": ending[0], "stop": ending[1]}

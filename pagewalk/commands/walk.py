@@ -7,6 +7,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from kernel_model.scenarios.spec import SCHEMA
+from kernel_model.words import did_you_mean
 from pagewalk.arguments import BadInput, bad, number
 from pagewalk.playing import add_scenario_options, play, scenario_arguments
 
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         other_paging = kernel.paging(mm)
         other = (args.against, other_paging, kernel.walk_under(other_paging, address))
     if args.json:
-        document = {"schema": 1, "address": f"{address:#x}", **_walk_json(name, paging, found)}
+        document = {"schema": SCHEMA, "address": f"{address:#x}", **_walk_json(name, paging, found)}
         if other is not None:
             document["against"] = _walk_json(*other)
         print(json.dumps(document, indent=2))
@@ -88,10 +90,10 @@ def _address(kernel: "Kernel", text: str) -> int:
 def _mm(kernel: "Kernel", argument: str, name: str) -> "Mm":
     if name == "init_mm":
         return kernel.init_mm
-    try:
-        return kernel.task(name).mm
-    except ValueError as error:
-        raise BadInput(f"{argument} {error}") from None
+    tasks = {task.comm: task for task in (*kernel.tasks, kernel.init_task)}
+    if name not in tasks:
+        bad(argument, repr(name), f"init_mm, {', '.join(tasks)}{did_you_mean(name, tasks)}")
+    return tasks[name].mm
 
 
 def _table(kernel: "Kernel", args: argparse.Namespace, default: "Mm") -> "tuple[str, Paging]":

@@ -44,10 +44,10 @@ def test_all_combinations(levels: int, leaf: int) -> None:
 
 
 @pytest.mark.parametrize("access", ["read", "write", "update", "fetch"])
-def test_every_way_to_be_refused_is_in_the_sample(access: str) -> None:
+def test_a_sample_has_many_ways_to_be_refused(access: str) -> None:
     matrix = Matrix(4, 1)
     numbers = random.Random(1).sample(range(matrix.size), 4000)
 
     codes = {error_code(case) for case in map(matrix.case, numbers) if case.access == access}
 
-    assert len(codes) >= {"read": 9, "write": 9, "update": 9, "fetch": 9}[access]
+    assert len(codes) >= 9

@@ -2,11 +2,12 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from support.guest import CODE, DATA, Guest
 
-from emu import Halted, PageFault, Returned, StepLimit, Trap
+from emu import Halted, PageFault, Returned, StepLimit, Stop, Trap
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 9, 100])
@@ -134,19 +135,26 @@ def test_stop_from_another_thread_ends_an_endless_run(guest: Guest) -> None:
     assert routine.rip <= stop.rip < routine.hlt
 
 
+def race(ready: Callable[[], int], stop: Callable[[], None], run: Callable[[], Stop]) -> list[Stop]:
+    """Begin to run and to stop at the same moment, 200 times."""
+
+    def stopper() -> None:
+        for _ in range(200):
+            ready()
+            stop()
+
+    thread = threading.Thread(target=stopper)
+    thread.start()
+    stops = [(ready(), run())[1] for _ in range(200)]
+    thread.join()
+    return stops
+
+
 def test_stop_is_heard_however_it_falls_into_the_start_of_a_run(guest: Guest) -> None:
     routine = guest.put("again: jmp again")
     ready = threading.Barrier(2)
 
-    def stopper() -> None:
-        for _ in range(200):
-            ready.wait()
-            guest.cpu.stop()
-
-    thread = threading.Thread(target=stopper)
-    thread.start()
-    stops = [(ready.wait(), guest.call(routine))[1] for _ in range(200)]
-    thread.join()
+    stops = race(ready.wait, guest.cpu.stop, lambda: guest.call(routine))
 
     assert {type(stop) for stop in stops} == {StepLimit}
 

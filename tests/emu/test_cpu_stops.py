@@ -101,3 +101,13 @@ def test_an_address_that_is_not_canonical_is_a_stack_fault_on_the_stack(
     stop = guest.run(source, rsp=1 << 60, rbp=1 << 60, rdi=1 << 60)
 
     assert stop == Trap(vector, 0, rip=CODE)
+
+
+def test_a_trap_says_under_which_cpl_cr3_and_cr2_it_came(guest: Guest) -> None:
+    guest.run("mov [rdi], rax", rdi=DATA)
+    routine = guest.put_user("ud2")
+
+    stop = guest.call_user(routine)
+
+    assert stop == Trap(6, None, rip=routine.rip)
+    assert (stop.cpl, stop.cr3, stop.cr2) == (3, guest.paging.cr3, DATA)

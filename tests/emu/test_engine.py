@@ -31,8 +31,35 @@ def test_another_version_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> 
     _unicorn._refuse_unknown_build.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("_AT_GPRS", "the general registers and RIP"),
+        ("AT_HFLAGS", "CPL"),
+        ("_AT_SEGMENTS", "the selectors"),
+        ("_AT_BASES", "the bases"),
+        ("AT_CONTROL", "the control registers, PKRU and the error code"),
+        ("_AT_PKRU", "PKRU"),
+        ("_AT_NEXT_RIP", "the RIP behind an int"),
+        ("AT_OLD_EXCEPTION", "the last exception"),
+        ("_AT_COUNTED", "the count of instructions"),
+    ],
+)
+@pytest.mark.parametrize("by", [-8, -4, 4, 8])
+def test_every_offset_is_proved(
+    monkeypatch: pytest.MonkeyPatch, name: str, what: str, by: int
+) -> None:
+    monkeypatch.setattr(_unicorn, name, getattr(_unicorn, name) + by)
+
+    assert what in _unicorn.layout_mismatches()
+
+
+def test_a_deviation_is_corrected_or_it_is_not() -> None:
+    assert not _unicorn.DEVIATIONS.keys() & _unicorn.UNCORRECTED.keys()
+
+
 def test_another_layout_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_unicorn, "_AT_OLD_EXCEPTION", _unicorn._AT_OLD_EXCEPTION - 8)
+    monkeypatch.setattr(_unicorn, "AT_OLD_EXCEPTION", _unicorn.AT_OLD_EXCEPTION - 8)
     _unicorn._refuse_unknown_build.cache_clear()
 
     with pytest.raises(EngineError, match="keeps the last exception elsewhere"):
@@ -73,23 +100,32 @@ def test_a_fault_after_a_hook_was_removed_elsewhere_is_no_double_fault() -> None
     assert stops == [PageFault(hooked.rip, 21, rip=hooked.rip)] * 3
 
 
-def test_a_hook_sees_code_that_has_run_before() -> None:
+def test_a_hook_sees_code_that_has_run_before_until_it_is_removed() -> None:
+    guest = Guest()
+    routine = guest.put("nop; nop")
+    guest.call(routine)
+    seen: list[int] = []
+
+    handle = guest.cpu.engine.hook_code(lambda _, rip, size, data: seen.append(rip & U64))
+    guest.call(routine)
+    guest.cpu.engine.unhook(handle)
+    guest.call(routine)
+
+    assert seen == [routine.rip, routine.rip + 1, routine.hlt]
+
+
+def test_a_hook_sees_accesses_of_code_that_has_run_before_until_it_is_removed() -> None:
     guest = Guest()
     guest.page(DATA)
-    routine = guest.put("mov [rdi], rax; nop")
+    routine = guest.put("mov [rdi], rax")
     guest.call(routine, rdi=DATA)
-    seen: list[int] = []
-    touched: list[bool] = []
-    engine = guest.cpu.engine
+    stores: list[bool] = []
 
-    handles = [
-        engine.hook_code(lambda _, rip, size, data: seen.append(rip)),
-        engine.hook_accesses(lambda _, kind, *rest: touched.append(_unicorn.is_store(kind))),
-    ]
+    handle = guest.cpu.engine.hook_accesses(
+        lambda _, kind, *rest: stores.append(_unicorn.is_store(kind))
+    )
     guest.call(routine, rdi=DATA)
-    for handle in handles:
-        engine.unhook(handle)
+    guest.cpu.engine.unhook(handle)
     guest.call(routine, rdi=DATA)
 
-    assert [rip & U64 for rip in seen] == [routine.rip, routine.rip + 3, routine.hlt]
-    assert touched == [True]
+    assert stores == [True]

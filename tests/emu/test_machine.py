@@ -7,7 +7,17 @@ from collections.abc import Iterator
 import pytest
 from support.guest import CODE, DATA, Guest
 
-from emu import EngineError, Machine, PageFault, Paging, PhysAddr, Returned, VirtAddr, map_page
+from emu import (
+    EngineError,
+    Machine,
+    NoRam,
+    PageFault,
+    Paging,
+    PhysAddr,
+    Returned,
+    VirtAddr,
+    map_page,
+)
 from emu.fault import PF_W
 from emu.paging import RW
 
@@ -35,6 +45,13 @@ def create_and_drop(number: int) -> None:
         Machine(ram=TIB)
 
 
+def run_and_fault(number: int) -> None:
+    for _ in range(number):
+        guest = Guest()
+        guest.run("mov [rdi], rax", rdi=DATA)
+        guest.run("nop", step_limit=1)
+
+
 @pytest.mark.usefixtures("no_gc")
 def test_two_thousand_dropped_machines_of_a_tebibyte_leave_nothing_behind() -> None:
     create_and_drop(300)
@@ -48,16 +65,10 @@ def test_two_thousand_dropped_machines_of_a_tebibyte_leave_nothing_behind() -> N
 
 @pytest.mark.usefixtures("no_gc")
 def test_machines_that_ran_and_faulted_are_freed_by_their_reference_count_too() -> None:
-    def use() -> None:
-        guest = Guest()
-        guest.run("mov [rdi], rax", rdi=DATA)
-        guest.run("nop", step_limit=1)
-
-    use()
+    run_and_fault(1)
     address_space = status("VmSize")
 
-    for _ in range(30):
-        use()
+    run_and_fault(30)
 
     assert status("VmSize") - address_space < 64 << 20
 
@@ -177,3 +188,23 @@ def test_a_paging_of_another_physical_width_than_the_engines_is_refused() -> Non
 
     with pytest.raises(ValueError, match="MAXPHYADDR 46: the engine has 40"):
         Machine(paging=paging)
+
+
+def test_frames_come_from_the_last_piece_of_ram_and_above_the_floor() -> None:
+    pieces = [(0, 0x10_0000), (0x20_0000, 0x30_0000)]
+
+    with Machine(ram=pieces) as whole, Machine(ram=pieces, frames_floor=0x2F_0000) as part:
+        assert (whole.frames.floor, whole.frames.nr_free) == (0x20_0000, 0xFF)
+        assert (part.frames.floor, part.frames.nr_free) == (0x2F_0000, 0xF)
+
+
+def test_a_floor_outside_the_last_piece_is_refused() -> None:
+    with pytest.raises(NoRam, match="frames 0x1000-0x300000 are not all RAM"):
+        Machine(ram=[(0, 0x10_0000), (0x20_0000, 0x30_0000)], frames_floor=0x1000)
+
+
+def test_a_cr3_above_maxphyaddr_is_refused_from_the_start_and_later() -> None:
+    with pytest.raises(ValueError, match="cr3 0x200000000000: expected"):
+        Machine(paging=Paging.long_mode(1 << 45))
+    with Machine() as machine, pytest.raises(ValueError, match="cr3 0x200000000000: expected"):
+        machine.cpu.cr3 = 1 << 45

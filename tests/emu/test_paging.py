@@ -71,6 +71,14 @@ def test_canonical_form_is_canonical_and_keeps_every_index(va: int, levels: int)
 @given(addresses, levels_of_paging)
 def test_both_ways_of_telling_what_is_canonical_agree(va: int, levels: int) -> None:
     assert Paging.long_mode(0, levels=levels).is_canonical(va) == is_canonical(va, levels)
+    assert is_canonical(va, levels) == (va == canonical(va, levels))
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+@pytest.mark.parametrize("va", [-1, -0x1000, -1 << 63, 1 << 64, (1 << 64) + 0x1000])
+def test_what_is_no_64_bit_number_is_not_canonical(va: int, levels: int) -> None:
+    assert not is_canonical(va, levels)
+    assert not Paging.long_mode(0, levels=levels).is_canonical(va)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_an_unknown_version_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_layout_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_unicorn, "_AT_OLD_EXCEPTION", 5532)
+    monkeypatch.setattr(_unicorn, "AT_OLD_EXCEPTION", 5532)
 
     with pytest.raises(ProofFailed, match="the last exception"):
         PROOF["layout"].see()
@@ -102,7 +102,7 @@ def test_a_page_fault_for_another_page_is_noticed(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", ["tlb-flush", "two-engines", "code-remap", "nxe-pke-tlb"])
 def test_a_tlb_that_is_not_flushed_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(Bare, "flush_tlb", lambda self: None)
+    monkeypatch.setattr(Bare, "invalidate_tlb", lambda self: None)
 
     with pytest.raises(ProofFailed):
         PROOF[name].see()
@@ -113,7 +113,7 @@ def test_a_tlb_that_keeps_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch, na
     start = Bare.start
 
     def forgetful(self: Bare, *args: int, **more: int) -> Stopped:
-        self.flush_tlb()
+        self.invalidate_tlb()
         return start(self, *args, **more)
 
     monkeypatch.setattr(Bare, "start", forgetful)
@@ -200,8 +200,8 @@ def test_another_exception_in_place_of_a_page_fault_is_noticed(
     ("name", "correction"),
     [
         ("old-exception", "forget_exception"),
-        ("warm-count", "flush_code"),
-        ("late-hook", "flush_code"),
+        ("warm-count", "invalidate_code"),
+        ("late-hook", "invalidate_code"),
     ],
 )
 def test_a_lost_correction_is_noticed(

@@ -5,7 +5,7 @@ import struct
 import pytest
 from support.guest import CODE, CODE_PA, CODE_SIZE, DATA, HOLE, USER_DATA, Guest, Routine
 
-from emu import OutsideRam, PageFault, PhysAddr, Trap, VirtAddr, translate
+from emu import OutsideRam, PageFault, PhysAddr, StepLimit, Trap, VirtAddr, translate
 from emu.events import Accessed, Cr3Switch, Event, Executed, Faulted
 from emu.fault import PF_W
 from emu.paging import RW, US
@@ -270,6 +270,13 @@ def test_user_code_is_recorded(guest: Guest) -> None:
     assert accesses(recorder.events()) == [(USER_DATA, 1, 5, "write")]
 
 
+def run_in_slices(guest: Guest, routine: Routine, steps: int) -> None:
+    """Run to the end, `steps` at a time."""
+    stop = guest.call(routine, rdi=DATA, rsp=STACK, step_limit=steps)
+    while isinstance(stop, StepLimit):
+        stop = guest.cpu.run(stop.rip, returns_to=routine.hlt, step_limit=steps)
+
+
 LOOP = "mov ecx, 5; 1: mov [rdi], ecx; push rcx; pop rdx; rep stosb; mov ecx, edx; loop 1b"
 
 
@@ -279,10 +286,7 @@ def test_a_run_in_slices_is_recorded_like_one_run(guest: Guest, page: PhysAddr, 
     whole = record(guest, routine)
 
     with Recorder(guest.cpu) as recorder:
-        stop = guest.call(routine, rdi=DATA, rsp=STACK, step_limit=steps)
-        for _ in range(200):
-            rip = getattr(stop, "rip", routine.hlt)
-            stop = guest.cpu.run(rip, returns_to=routine.hlt, step_limit=steps)
+        run_in_slices(guest, routine, steps)
 
     assert recorder.events() == whole
 

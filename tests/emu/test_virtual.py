@@ -15,6 +15,12 @@ from emu import (
 from emu.paging import U64, US, XD
 
 
+def map_in_a_row(tables: Tables, frames: list[int]) -> None:
+    """Map these frames from VA on."""
+    for n, frame in enumerate(frames):
+        tables.map(VA + n * 0x1000, frame << 12)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     frames=st.permutations(range(16, 21)),
@@ -26,8 +32,7 @@ def test_what_is_written_across_pages_is_read_back(
 ) -> None:
     tables = Tables()
     with tables.machine:
-        for n, frame in enumerate(frames):
-            tables.map(VA + n * 0x1000, frame << 12)
+        map_in_a_row(tables, frames)
         va = VirtAddr(VA + offset)
 
         write_virtual(tables.memory, tables.paging, va, data)

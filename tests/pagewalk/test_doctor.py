@@ -22,6 +22,12 @@ def fails():
     raise ZeroDivisionError("one line\nand another")
 
 
+def import_but_emu(name):
+    if name == "emu.proofs":
+        raise ImportError("libunicorn.so.2: cannot open shared object file")
+    return importlib.import_module(name)
+
+
 @pytest.fixture
 def only(monkeypatch):
     """Leave only the proofs given; asm has none then."""
@@ -125,13 +131,8 @@ def test_a_proof_that_crashes_has_failed_and_the_next_one_is_carried_out(only):
 
 
 def test_an_engine_that_cannot_be_loaded_is_a_failure_and_no_traceback(monkeypatch, only):
-    def import_module(name):
-        if name == "emu.proofs":
-            raise ImportError("libunicorn.so.2: cannot open shared object file")
-        return importlib.import_module(name)
-
     only()
-    monkeypatch.setattr(doctor, "import_module", import_module)
+    monkeypatch.setattr(doctor, "import_module", import_but_emu)
 
     status, output, errors = run_cli("doctor", parse=False)
 

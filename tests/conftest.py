@@ -1,0 +1,12 @@
+"""How Hypothesis runs: with no deadline, since machines are noisy; in CI, the same cases always.
+
+CI is whoever sets the variable CI, as hosted runners and `.ci/run` do.
+"""
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
