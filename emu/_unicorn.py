@@ -153,6 +153,12 @@ class Engine:
         self._counted: Final = ctypes.c_uint64.from_address(uc._uch.value + _AT_COUNTED)
         self._u64: Final = ctypes.c_uint64()
         self._u64_ref: Final = ctypes.byref(self._u64)
+        self._numbers: Final = (ctypes.c_int32 * len(_REGISTER))()
+        self._values: Final = (ctypes.c_uint64 * len(_REGISTER))()
+        first = ctypes.addressof(self._values)
+        self._pointers: Final = (ctypes.c_void_p * len(_REGISTER))(
+            *range(first, first + 8 * len(_REGISTER), 8)
+        )
 
         self.event: Final = [NO_VECTOR]  # the exception that ended the last run, or SYSCALL
         self._hooks: dict[int, Any] = {}  # the engine keeps only their addresses
@@ -275,6 +281,16 @@ class Engine:
         register = _REGISTER[name]
         self._u64.value = value
         _uclib.uc_reg_write(self._uch, register, self._u64_ref)
+
+    def write_all(self, registers: dict[str, int]) -> None:
+        """Set registers by their SDM names, in one call; KeyError for a name that is none."""
+        numbers, values = self._numbers, self._values
+        count = 0
+        for name, value in registers.items():
+            numbers[count] = _REGISTER[name]
+            values[count] = value
+            count += 1
+        _uclib.uc_reg_write_batch(self._uch, numbers, self._pointers, count)
 
     def write_efer(self, value: int) -> None:
         """Set EFER. Invalidates the TLB (deviation "nxe-pke-tlb")."""

@@ -130,10 +130,10 @@ class Cpu:
         for name, value in registers.items():
             if not -1 << 63 <= value <= U64:
                 raise ValueError(f"{name}={value:#x} does not fit into 64 bits")
-            try:
-                self._engine.write(name, value)
-            except KeyError:
-                raise ValueError(f"{name} is no register") from None
+        try:
+            self._engine.write_all(registers)
+        except KeyError as unknown:
+            raise ValueError(f"{unknown.args[0]} is no register") from None
 
     # -- running
 

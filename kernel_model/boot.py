@@ -68,8 +68,7 @@ def make_machine(ram: int, levels: int) -> Machine:
         pkru=PKRU,
     )
     code = ((kernel_pa(TEXT), kernel_pa(TEXT) + _LARGE), (_MODULES_PA, _MODULES_END))
-    machine = Machine(ram=ram, paging=paging, code=code)
-    machine.frames.floor = _MODULES_END
+    machine = Machine(ram=ram, paging=paging, code=code, frames_floor=_MODULES_END)
     machine.cpu.write(rflags=0x202)  # interrupts on
     return machine
 

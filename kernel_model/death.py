@@ -77,7 +77,7 @@ def with_symbol(stop: PageFault | Trap, image: Image) -> PageFault | Trap:
     """Return the stop with the name of the code that it is in."""
     symbol = _describe(image, stop.rip)
     if isinstance(stop, PageFault):
-        return PageFault(*stop[:-1], symbol)
+        return PageFault._make((*stop[:-1], symbol))
     return replace(stop, symbol=symbol)
 
 

@@ -99,6 +99,8 @@ class Kernel:
         self.zone_device = VirtAddr(0)
         self.boot_paging: Final[Paging] = self.cpu.paging
         self.selectors: Final[dict[str, int]] = self.cpu.selectors
+        self._run_return: Final = self.image.address("run_return")
+        self._switch_mm: Final = self.image.address("switch_mm")
         self._pid = 300
         self._heap = self._heap_end = 0
         self._progress = progress
@@ -152,8 +154,8 @@ class Kernel:
         if cr3 == mm.pgd:
             return
         stop = self.cpu.run(
-            self.image.address("switch_mm"),
-            returns_to=self.image.address("run_return"),
+            self._switch_mm,
+            returns_to=self._run_return,
             rdi=cr3,
             rsi=mm.pgd,
             rsp=self._push_run_return(),
@@ -303,7 +305,7 @@ class Kernel:
         else:
             stop = self.cpu.run(
                 self.image.address(routine),
-                returns_to=self.image.address("run_return"),
+                returns_to=self._run_return,
                 rsp=self._push_run_return(),
                 **registers,
             )
@@ -320,7 +322,7 @@ class Kernel:
                 raise KernelError(f"the stack of {task!r} has overflowed in {function}")
         else:
             rsp = stack.top - 0x10
-        self.memory.write_u64(stack.pa_of(rsp), self.image.address("run_return"))
+        self.memory.write_u64(stack.pa_of(rsp), self._run_return)
         return rsp
 
     def _finish(self, stop: Stop) -> Stop:
