@@ -112,10 +112,10 @@ def kind_of(code: bytes) -> Literal["quiet", "touches memory", "repeats", "write
     return "touches memory" if instruction.accesses(_ANY) or instruction.implicit else "quiet"
 
 
-def first_instruction(code: bytes) -> bytes:
-    """Return the one instruction at the start of `code`, or all of it."""
+def first_instruction(code: bytes, otherwise: bytes) -> bytes:
+    """Return the one instruction at the start of `code`, or `otherwise` if there is none."""
     instruction = decode(code)
-    return instruction.code if instruction else code
+    return instruction.code if instruction else otherwise
 
 
 def is_access(record: Record) -> bool:

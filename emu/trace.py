@@ -30,7 +30,7 @@ from emu.events import (
     to_events,
 )
 from emu.fault import OutsideRam, PageFault, Returned, Shutdown, StepLimit, Stop, Trap
-from emu.instruction import MAX_SIZE
+from emu.instruction import MAX_SIZE, decode
 from emu.paging import FRAME_SIZE, U64, PhysAddr, VirtAddr
 from emu.walk import walk
 
@@ -151,9 +151,10 @@ class Recorder:
         if not self._frames:
             self._switched(self._cpu.cr3)
             self._paging = self._cpu.paging
-        executed = Executed(VirtAddr(rip), self._fetch(rip, min(size, MAX_SIZE)))
-        if size > MAX_SIZE:  # what the engine says of an invalid instruction
-            executed = executed._replace(code=first_instruction(executed.code))
+        code = self._fetch(rip, min(size, MAX_SIZE))
+        if decode(code) is None:  # the engine's size is no instruction's, where it will refuse it
+            code = first_instruction(self._fetch(rip, MAX_SIZE), code)
+        executed = Executed(VirtAddr(rip), code)
         match kind_of(executed.code):
             case "repeats":
                 self._repeating[rip] = executed

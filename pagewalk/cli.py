@@ -10,7 +10,7 @@ or bad input (or a reader of --json that left too early), 130 interrupted, 141 c
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
@@ -58,10 +58,30 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def _with_trace_joined(words: Sequence[str]) -> Iterator[str]:
+    """Join --trace with its value, if it has one: argparse would take SCENARIO for it."""
+    waiting = False
+    for word in words:
+        if waiting:
+            waiting = False
+            if word == "all" or word[:1].isdigit():
+                yield f"--trace={word}"
+                continue
+            yield "--trace=200"
+        if word == "--trace":
+            waiting = True
+        else:
+            yield word
+    if waiting:
+        yield "--trace=200"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = next((word for word in arguments if word in COMMANDS), None)
+    if command == "run":
+        arguments = list(_with_trace_joined(arguments))
     try:
         if sys.stdout is None:
             raise BadInput("standard output is closed: expected somewhere to write to")

@@ -12,7 +12,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Final, Protocol
+
+SECONDS: Final = 60
+"""How long a scenario may take."""
 
 
 class Stoppable(Protocol):
@@ -31,7 +34,7 @@ class Guard:
 
 
 @contextmanager
-def guarded(cpu: Stoppable, seconds: float | None = 60) -> Iterator[Guard]:
+def guarded(cpu: Stoppable, seconds: float | None = SECONDS) -> Iterator[Guard]:
     """Stop `cpu` on Ctrl-C, or when `seconds` have gone by; must be entered by the main thread.
 
     The body goes on when its run has been stopped, and looks at the guard to see why.

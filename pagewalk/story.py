@@ -10,6 +10,7 @@ from emu import PageFault
 from kernel_model.history import Populated
 from kernel_model.scenarios.outcome import ScenarioRun
 from pagewalk import render
+from pagewalk.guard import SECONDS
 from pagewalk.render_trace import Lines
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _end_lines(run: ScenarioRun) -> Iterator[str]:
     elif run.outcome == "error":
         yield f"The kernel refused: {run.as_json()['error']}"
     elif run.outcome == "limit":
-        yield f"limit: the run was stopped from outside, {ending.stop}"
+        yield f"limit: it took longer than {SECONDS} seconds, and was {ending.stop}"
     else:
         yield f"{run.outcome}: {ending.stop}"
     yield ""

@@ -102,7 +102,7 @@ def prepare(args: argparse.Namespace) -> "tuple[Bare, int]":
         levels=int(levels),
         ram=ram,
         user=bool(header.user if args.user is None else args.user),
-        entry=args.entry or header.entry,
+        entry=header.entry if args.entry is None else args.entry,
         maps=(*_unless_overlapped(read_maps(header.map, ram, int(levels)), maps), *maps),
         registers={**read_registers(header.reg), **read_registers(args.reg)},
     )

@@ -80,3 +80,12 @@ def test_no_colour_when_output_is_not_a_terminal():
     _, text, _ = run_cli("run", "vmemmap-devdax", parse=False)
 
     assert "\x1b" not in text
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["list"], ["run", "vmemmap-devdax", "--json"], ["doctor"]])
+def test_output_that_cannot_be_written_is_one_line(arguments):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*PAGEWALK, *arguments], stdout=full, stderr=subprocess.PIPE)
+
+    assert (done.returncode, done.stderr) == (2, b"pagewalk: No space left on device\n")

@@ -213,7 +213,9 @@ def test_the_story_names_the_slot_and_who_lacks_it():
         (["zork"], ["scenario", "'zork'", "vmemmap-devdax"]),
         (["vmemmap-devdx"], ["did you mean vmemmap-devdax"]),
         (["vmemmap-devdax", "--release", "6.9"], ["release", "'6.9'", "6.17"]),
+        (["vmemmap-devdax", "--release", ""], ["release", "''", "6.17"]),
         (["vmemmap-devdax", "--build", "x"], ["build", "'x'"]),
+        (["vmemmap-devdax", "--build", ""], ["build", "''"]),
         (["vmemmap-devdax", "--levels", "3"], ["--levels", "'3'", "4 or 5"]),
         (["vmemmap-devdax", "--set", "rams=1G"], ["'rams'", "did you mean ram"]),
         (["vmemmap-devdax", "--set", "ram"], ["--set", "'ram'", "KEY=VALUE"]),
@@ -292,3 +294,67 @@ def test_a_traced_run_counts_its_instructions():
     _, document, _ = run_cli("run", "vmemmap-devdax", "--trace=1", "--json")
 
     assert document["instructions"] > 500_000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--trace", "vmemmap-devdax"],
+        ["vmemmap-devdax", "--trace", "200"],
+        ["vmemmap-devdax", "--trace=200"],
+    ],
+)
+def test_trace_takes_its_number_with_or_without(arguments):
+    _, text, _ = run_cli("run", *arguments, parse=False)
+
+    assert "\nTrace: the end of 967220 instructions\n" in text
+
+
+def test_the_story_names_the_tables_and_not_who_borrows_them():
+    _, text, _ = run_cli("run", "vmemmap-devdax", "--set", "task=late", parse=False)
+
+    assert "slot 462 was not synced: early lacks it" in text
+    assert "late and init_mm read the same entries" in text
+
+
+def test_the_story_cites_what_broke_the_function_that_died():
+    _, text, _ = run_cli("run", "vmemmap-devdax", "--set", "struct_page=80", parse=False)
+
+    assert "broke: 8d400913c231 " in text
+    assert "4917f55b4ef9" not in text
+
+
+def test_the_story_says_who_refused_and_why():
+    _, text, _ = run_cli(
+        "run", "vmemmap-devdax", "--release", "6.16", "--set", "start=40T", parse=False
+    )
+
+    assert (
+        "pagemap_range: -EINVAL: the range ends at 0x280020000000, "
+        "beyond the direct map's end 0xb0000000000" in text
+    )
+
+
+def test_a_release_that_does_not_check_leaves_the_other_regions_alone():
+    _, text, _ = run_cli("run", "vmemmap-devdax", "--set", "start=63T", parse=False)
+
+    assert "arch_add_memory: the direct map ends at pa 0xb0000000000: not mapped beyond it" in text
+
+
+def test_the_story_of_a_block_that_was_being_marked_shows_it_mapped():
+    _, text, _ = run_cli("run", "vmemmap-subpmd", parse=False)
+
+    assert (
+        "vmemmap_populate_hugepages: vmemmap ffffeb3ff1000000 - ffffeb3ff127ffff, 2 MiB blocks"
+        in text
+    )
+
+
+def test_a_long_story_stays_short():
+    _, text, _ = run_cli(
+        *("run", "vmemmap-devdax", "--set", "struct_page=80", "--release", "6.17"),
+        *("--set", "size=20G"),
+        parse=False,
+    )
+
+    assert text.count("\n") < 80
