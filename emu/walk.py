@@ -84,22 +84,19 @@ def walk(read_u64: ReadU64, paging: Paging, va: VirtAddr) -> Walk:
         return Walk(va, (), "non-canonical", table)
 
     path: list[Step] = []
-    verdict: Verdict = "outside-ram"
     for level in range(paging.levels, 0, -1):
         entry_pa = PhysAddr(table + ENTRY_SIZE * index(va, level))
         entry = read_u64(entry_pa)
         if entry is None:
-            break
+            return Walk(va, tuple(path), "outside-ram", table)
         path.append(_step(Step, (level, entry_pa, entry)))
 
         if not entry & P:
-            verdict = "not-present"
-        elif paging.reserved(entry, level):
-            verdict = "reserved-bit"
-        elif maps_page(entry, level):
-            verdict = "mapped"
-        else:
-            table = PhysAddr(entry & ADDRESS)
-            continue
-        break
-    return Walk(va, tuple(path), verdict, table)
+            return Walk(va, tuple(path), "not-present", table)
+        if paging.reserved(entry, level):
+            return Walk(va, tuple(path), "reserved-bit", table)
+        if maps_page(entry, level):
+            return Walk(va, tuple(path), "mapped", table)
+
+        table = PhysAddr(entry & ADDRESS)
+    raise AssertionError("an entry of level 1 leads nowhere: it is absent, malformed or a page")
