@@ -1,6 +1,6 @@
 """Each named deviation of the engine, and its correction: both are shown.
 
-Knows `_unicorn.DEVIATIONS`. Refuses to know the UNCORRECTED ones: nothing relies on those. A
+Knows `emu.deviations.DEVIATIONS`. Refuses to know the UNCORRECTED ones: nothing relies on those. A
 deviation that has gone fails its proof, too: the correction then has nothing to correct, and the
 name is out of date.
 """
@@ -9,7 +9,7 @@ from typing import Final
 
 import unicorn
 
-from emu._unicorn import DEVIATIONS
+from emu.deviations import DEVIATIONS
 from emu.fault import DF, GP, PF, SS, UD, OutsideRam, StepLimit
 from emu.paging import CR4_PKE, EFER_NXE, KEY_SHIFT, RW, US, XD, P, VirtAddr
 from emu.proofs.bare import (

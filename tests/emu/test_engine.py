@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.guest import DATA, Guest
 
-from emu import EngineError, Machine, PageFault, _unicorn
+from emu import EngineError, Machine, PageFault, _unicorn, deviations
 from emu.paging import U64
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_every_offset_is_proved(
 
 
 def test_a_deviation_is_corrected_or_it_is_not() -> None:
-    assert not _unicorn.DEVIATIONS.keys() & _unicorn.UNCORRECTED.keys()
+    assert not deviations.DEVIATIONS.keys() & deviations.UNCORRECTED.keys()
 
 
 def test_another_layout_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ import pytest
 from unicorn import x86_const as x86
 
 from emu import _unicorn
-from emu._unicorn import DEVIATIONS, Engine
+from emu._unicorn import Engine
 from emu.cpu import Cpu
+from emu.deviations import DEVIATIONS
 from emu.proofs import PROOFS, ProofFailed, bare, hooks, state
 from emu.proofs.bare import Bare, Stopped
 

@@ -12,7 +12,7 @@ import pytest
 from support.guest import CODE, DATA, HOLE, USER_DATA, Guest
 
 from emu import EngineError, OutsideRam, PageFault, PhysAddr, Returned, Trap
-from emu._unicorn import UNCORRECTED
+from emu.deviations import UNCORRECTED
 from emu.fault import GP, PF_P, PF_W, UD
 from emu.paging import CR4_LA57, A
 

@@ -1,0 +1,54 @@
+"""Where the engine is known to differ from the architecture: each difference has a name.
+
+Knows the names and what is behind them. Refuses to know how one is corrected: whoever does says so
+by the name. Each of DEVIATIONS is corrected, or kept from doing harm, and has a proof; with
+UNCORRECTED, what a run reports is the engine's answer and not a CPU's.
+"""
+
+from typing import Final
+
+DEVIATIONS: Final = {
+    "old-exception": "a second #PF in a row becomes #DF, a third is lost, unless the engine's "
+    "memory of the last exception is cleared after each",
+    "until": "leaving a run with an end address walks the page of that address and overwrites "
+    "CR2 and the error code",
+    "rmw-reports-read": "a #PF of a read-modify-write has W=0, since the load faults first",
+    "early-fetch": "a block that runs off a page faults for the next page before any of its "
+    "instructions has run",
+    "table-outside-ram": "a page table outside RAM reads as zero: a plain not-present #PF",
+    "alias-store": "a guest store through a second mapping of a page of code is not noticed, "
+    "unless a write-protection hook covers the frame",
+    "warm-count": "a step limit is ignored by code that was translated without one",
+    "late-hook": "code that was translated before a hook was added does not call it",
+    "stack-gp": "a stack access to an address that is not canonical is a #GP and not a #SS",
+    "nxe-pke-tlb": "a change of EFER.NXE or CR4.PKE leaves the TLB as it was",
+    "int-6": "int 6 is reported like an invalid opcode, at its own address",
+    "syscall-nop": "syscall and sysenter run as no-operations, even with EFER.SCE=0",
+    "counted-exit": "leaving a counted run behind, or removing a hook, walks the addresses that "
+    "were hooked: what faults there changes CR2 and is remembered as the last exception",
+}
+
+UNCORRECTED: Final = {
+    "unaligned-vector": "movaps and its like accept an address that is not aligned: no #GP",
+    "reserved-cr4": "mov cr4 accepts bits that are reserved, and keeps some of them: no #GP",
+    "reserved-cr3": "mov cr3 takes bits from MAXPHYADDR up, bit 63 included: no #GP; with one of "
+    "bits 51:40 the next walk is reported as OutsideRam",
+    "efer-lme": "wrmsr changes EFER.LME while paging is on: no #GP",
+    "msr-canonical": "wrmsr takes an FS or GS base that is not canonical: no #GP",
+    "user-io": "in and out run at CPL 3 whatever IOPL and the TSS say: no #GP",
+    "cache-line": "clflush, clflushopt and clwb of an unmapped page do nothing: no #PF",
+    "la57-toggle": "mov cr4 changes LA57 while paging is on: no #GP",
+    "branch-target": "a branch to an address that is not canonical is a #GP at the target, after "
+    "the branch: not at the branch",
+    "refused-gigabyte": "a 1 GiB leaf that refuses the access gets A=1 all the same",
+    "torn-store": "a store of more than 8 bytes that faults on its second page, and any store "
+    "that runs off the end of RAM, has stored its first part",
+    "torn-x87": "an x87 store that runs off the end of RAM completes, and the guest runs on, even "
+    "through a hlt: no OutsideRam",
+    "state-order": "fbld, fbstp, fldenv, frstor, fxrstor, fnstenv, fnsave and fxsave touch their "
+    "bytes in an order of their own, and not all: a fault there may be an EngineError",
+    "far-return": "a far return and iret read their stack as the supervisor, at CPL 3, too: a page "
+    "that is not the user's is no #PF",
+    "sysenter": "sysenter is taken for a syscall: #UD where SYSENTER_CS=0 wants #GP",
+    "locked-register": "lock before a bt, bts, btr or btc of a register aborts the process: no #UD",
+}
