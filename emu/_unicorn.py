@@ -67,6 +67,7 @@ _REGISTER: Final = {
     name: getattr(x86, f"UC_X86_REG_{name.upper()}")
     for name in (*Registers._fields, "cr0", "cr2", "cr3", "cr4")
 }
+_WRITABLE: Final = {name: _REGISTER[name] for name in (*Registers._fields, "cr2", "cr3")}
 _RFLAGS: Final = _REGISTER["rflags"]
 _uclib: Final = binding.uclib
 _emu_start: Final = _uclib.uc_emu_start  # bound once: these four make up a fault
@@ -236,11 +237,11 @@ class Engine:
         _uclib.uc_reg_write(self._uch, register, self._u64_ref)
 
     def write_all(self, registers: dict[str, int]) -> None:
-        """Set registers by their SDM names, in one call; KeyError for a name that is none."""
+        """Set registers by their SDM names, in one call; KeyError for CR0, CR4 and no register."""
         numbers, values = self._numbers, self._values
         count = 0
         for name, value in registers.items():
-            numbers[count] = _REGISTER[name]
+            numbers[count] = _WRITABLE[name]
             values[count] = value
             count += 1
         _uclib.uc_reg_write_batch(self._uch, numbers, self._pointers, count)

@@ -133,7 +133,7 @@ class Cpu:
         try:
             self._engine.write_all(registers)
         except KeyError as unknown:
-            raise ValueError(f"{unknown.args[0]} is no register") from None
+            raise ValueError(f"{unknown.args[0]} is no register to be written so") from None
 
     # -- running
 

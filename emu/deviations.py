@@ -50,5 +50,7 @@ UNCORRECTED: Final = {
     "far-return": "a far return and iret read their stack as the supervisor, at CPL 3, too: a page "
     "that is not the user's is no #PF",
     "sysenter": "sysenter is taken for a syscall: #UD where SYSENTER_CS=0 wants #GP",
+    "rewritten-block": "an instruction that stores into the block it is part of is begun again: "
+    "it is recorded, and counted as a step, twice",
     "locked-register": "lock before a bt, bts, btr or btc of a register aborts the process: no #UD",
 }

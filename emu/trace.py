@@ -152,7 +152,7 @@ class Recorder:
             self._switched(self._cpu.cr3)
             self._paging = self._cpu.paging
         code = self._fetch(rip, min(size, MAX_SIZE))
-        if decode(code) is None:  # the engine's size is no instruction's, where it will refuse it
+        if size > MAX_SIZE or decode(code) is None:  # where the engine refuses, its size is none
             code = first_instruction(self._fetch(rip, MAX_SIZE), code)
         executed = Executed(VirtAddr(rip), code)
         match kind_of(executed.code):

@@ -101,6 +101,7 @@ class Kernel:
         self.selectors: Final[dict[str, int]] = self.cpu.selectors
         self._run_return: Final = self.image.address("run_return")
         self._switch_mm: Final = self.image.address("switch_mm")
+        self._running = False
         self._pid = 300
         self._heap = self._heap_end = 0
         self._progress = progress
@@ -177,11 +178,14 @@ class Kernel:
         stack or a fork it returns -ENOMEM. Raises KernelError from inside a run, and ValueError
         for what is no routine and for an argument that a routine cannot take.
         """
-        if self.current.frames:
+        if self._running or self.current.frames:
             raise KernelError(f"{self.current!r} is running: {task!r} cannot run inside it")
+        if task.mm not in self.pgd_list and task.mm is not self.init_mm:
+            raise ValueError(f"{task!r} is no task of this kernel")
         if isinstance(what, str):
             check_routine(what, self.routines, self.image)
             check_registers(what, args, kwargs)
+        self._running = True
         try:
             self.stack_of(task)
             self.switch_mm(task.mm)
@@ -193,6 +197,8 @@ class Kernel:
             return death.stop
         except OutOfFrames:
             value = -ENOMEM
+        finally:
+            self._running = False
         return Returned((value or 0) & (1 << 64) - 1)
 
     # -- for modelled functions

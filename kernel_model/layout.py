@@ -160,7 +160,7 @@ def make_layout(
     if base + vmemmap_size > CPU_ENTRY_AREA:
         raise ValueError(
             f"vmemmap_base {base:#x}: its {vmemmap_size // TIB} TiB would run into the cpu entry "
-            f"area at {CPU_ENTRY_AREA:#x} (slot 508)"
+            f"area at {CPU_ENTRY_AREA:#x} (slot {CPU_ENTRY_AREA >> g.pgdir_shift & 511})"
         )
     return Layout(
         levels=levels,

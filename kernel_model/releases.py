@@ -70,7 +70,7 @@ _LATE_RESETS: Final = frozenset(
 
 _6_13: Final = Release(
     name="6.13",
-    summary="explicit sync; the release of the second oops of the report",
+    summary="explicit sync; where the bug of 8d400913c231 was met",
     build="6.13-drm-tip",
     uname="6.13.0-drm-tip-test+",
     preempt_in_header=True,
@@ -92,7 +92,7 @@ RELEASES: Final = {
     for release in (
         Release(
             name="6.8",
-            summary="explicit sync; the release of the first oops of the report",
+            summary="explicit sync; where the bug of 4917f55b4ef9 was met",
             build="6.8",
             uname="6.8.0",
             checks_physmem_end=False,

@@ -136,8 +136,8 @@ def vmemmap_populate_compound_pages(
     """Map [start, end) with two frames a compound: its tail struct pages share the second.
 
     A section in the middle of a compound shares the last frame of the section before it, which
-    gets one if it has none (compound_section_tail_page). Syncs
-    only if the release's *_populate_kernel() do.
+    gets one if it has none (compound_section_tail_page). Syncs only if the release's
+    *_populate_kernel() do.
     """
     path = "vmemmap_populate_compound_pages"
     if _continues_compound(start_pfn, pgmap):
@@ -145,7 +145,6 @@ def vmemmap_populate_compound_pages(
         if tail is None:
             return _no_memory(kernel, start - PAGE_SIZE, path)
         error = _populate_shared(kernel, start, end, tail, path)
-        detail = "4 KiB pages: all share the compound's tail frame"
     else:
         size = min(end - start, pgmap.pages_per_compound * kernel.layout.sizeof_page)
         error = 0
@@ -153,8 +152,9 @@ def vmemmap_populate_compound_pages(
             error = _populate_compound(kernel, addr, addr + size, path)
             if error:
                 break
-        detail = f"4 KiB pages: {VMEMMAP_RESERVE_NR} frames for each {size >> PAGE_SHIFT}"
     if not error:
+        pages = pgmap.pages_per_compound * kernel.layout.sizeof_page >> PAGE_SHIFT
+        detail = f"4 KiB pages: {VMEMMAP_RESERVE_NR} frames for each {pages}"
         kernel.history.append(Mapped("vmemmap", start, end, path, detail))
     return error
 

@@ -3,25 +3,38 @@
 One place for both, whoever asks. Refuses to know what they are for.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
+_AS_PRINTED: Final = re.compile(r"(?=\d*[a-f])[0-9a-f]{16}")  # as an oops prints an address
 SUFFIX: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
 def parse_number(text: str) -> int:
     """Read hex with 0x, or decimal, with K, M, G or T behind it; ValueError if it is no number.
 
-    Underscores may group digits.
+    Underscores may group digits. Sixteen hex digits with a letter among them need no 0x.
     """
     digits, shift = text.strip(), 0
+    if _AS_PRINTED.fullmatch(digits):
+        return int(digits, 16)
     if not (digits.isascii() and digits.removeprefix("-")[:1].isdigit()):
         raise ValueError(f"{text!r} is no number")
     if digits[-1:].upper() in SUFFIX and not digits.lower().startswith("0x"):
         shift = SUFFIX[digits[-1].upper()]
         digits = digits[:-1]
     return int(digits, 0) << shift
+
+
+def is_number(text: str) -> bool:
+    """Tell whether `parse_number` takes it."""
+    try:
+        parse_number(text)
+    except ValueError:
+        return False
+    return True
 
 
 def show_size(size: int) -> str:

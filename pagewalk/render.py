@@ -161,7 +161,15 @@ def _grouped(events: Iterable[Event]) -> Iterator[str]:
     """Say each event, ranges that continue each other and idle syncs together."""
     run: list[Mapped] = []
     idle: list[Synced] = []
+    fills: list[Populated] = []
     for event in events:
+        if fills and not (isinstance(event, Populated) and _next_slot(fills[-1], event)):
+            yield _fills_text(fills)
+            fills.clear()
+        if isinstance(event, Populated):
+            yield from _flush(run, idle)
+            fills.append(event)
+            continue
         if isinstance(event, Synced) and not event.filled:
             idle.append(event)
             continue
@@ -172,7 +180,20 @@ def _grouped(events: Iterable[Event]) -> Iterator[str]:
             run.append(event)
         else:
             yield _event_text(event)
+    if fills:
+        yield _fills_text(fills)
     yield from _flush(run, idle)
+
+
+def _next_slot(last: Populated, event: Populated) -> bool:
+    return (last.path, last.name, last.slot + 1) == (event.path, event.name, event.slot)
+
+
+def _fills_text(fills: list[Populated]) -> str:
+    first, last = fills[0], fills[-1]
+    if first is last:
+        return f"{first.path}: fills slot {first.slot} of init_mm, {first.name} = {first.entry:#x}"
+    return f"{first.path}: fills slots {first.slot}..{last.slot} of init_mm"
 
 
 def _continues(last: Mapped, event: Mapped) -> bool:
@@ -200,10 +221,10 @@ def _event_text(event: Event) -> str:
             return f"fork: {comm} gets a table at pa {pgd:#x}, a copy of init_mm's kernel slots"
         case Switched(name, cr3):
             return f"switch_mm: CR3 = {cr3:#x}, {name}'s table"
-        case Populated(name, _, slot, entry, path):
-            return f"{path}: fills slot {slot} of init_mm, {name} = {entry:#x}"
+        case Populated():
+            return _fills_text([event])
         case Synced(start, end, by, tables, filled):
-            return f"{by}: {_span(start, end)}, {filled} of {tables} task tables lacked it"
+            return f"{by}: {_span(start, end)}, fills {filled} entries of {tables} task tables"
         case Refused(path, errno, why):
             return f"{path}: -{ERRNO_NAME.get(errno, errno)}: {why}"
         case LeftOut(path, why):

@@ -52,20 +52,25 @@ def story_lines(run: ScenarioRun, recorder: "Recorder | None" = None) -> Iterato
 
 def _unsynced_lines(kernel: "Kernel") -> Iterator[str]:
     """Say which tables lack a slot that was filled since boot; read from the tables themselves."""
+    pgtable = kernel.pgtable
     filled = [e for e in kernel.history[kernel.nr_boot_events :] if isinstance(e, Populated)]
+    verdicts: list[tuple[int, int, str]] = []  # first slot, last slot, what is true of them
     for event in filled:
-        pgtable = kernel.pgtable
         lacking = [
             mm.name
             for mm in kernel.pgd_list
             if pgtable.top_none(pgtable.get(pgtable.pgd_offset(mm.pgd, event.addr)))
         ]
-        if lacking:
-            names = ", ".join(lacking[:8]) + (", …" if len(lacking) > 8 else "")
-            lack = "lacks" if len(lacking) == 1 else "lack"
-            yield f"  slot {event.slot} was not synced: {names} {lack} it"
+        names = ", ".join(lacking[:8]) + (", …" if len(lacking) > 8 else "")
+        lack = "lacks" if len(lacking) == 1 else "lack"
+        verdict = f"not synced: {names} {lack} it" if lacking else "in every task's table"
+        if verdicts and verdicts[-1][1:] == (event.slot - 1, verdict):
+            verdicts[-1] = verdicts[-1][0], event.slot, verdict
         elif kernel.pgd_list:
-            yield f"  slot {event.slot} is in every task's table"
+            verdicts.append((event.slot, event.slot, verdict))
+    for first, last, verdict in verdicts:
+        slots, is_ = (f"slot {first}", "is") if first == last else (f"slots {first}..{last}", "are")
+        yield f"  {slots} {is_} {verdict}"
 
 
 def _end_lines(run: ScenarioRun) -> Iterator[str]:
@@ -107,7 +112,7 @@ def _source_lines(run: ScenarioRun) -> Iterator[str]:
     died_in = getattr(run.ending.stop, "symbol", None) or ""
     for function, commit in scenario.broke.items():
         if not died_in:
-            yield f"where it dies in {function}: {commit}"
+            yield f"a death in {function} would come from {commit}"
         elif died_in.startswith(function + "+"):
             yield f"broke: {commit}"
     yield f"fixed: {scenario.fixed}"

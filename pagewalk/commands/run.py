@@ -5,12 +5,14 @@ Knows what was expected. Refuses to know how a scenario is run (`playing`) or to
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from pagewalk.arguments import BadInput, bad, number
 from pagewalk.playing import add_scenario_options, play, scenario_arguments
 
 if TYPE_CHECKING:
+    from emu.trace import Recorder
     from kernel_model.scenarios.outcome import ScenarioRun
 
 
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     keep = _events_to_keep(args.trace)
     finished, recorder = play(args.scenario, scenario_arguments(args), keep=keep)
     if args.json:
-        print(json.dumps(finished.as_json(), indent=2))
+        print(json.dumps(_document(finished, recorder), indent=2))
     else:
         from pagewalk.story import story_lines
         from pagewalk.terminal import show
@@ -50,7 +52,25 @@ def run(args: argparse.Namespace) -> int:
         show(story_lines(finished, recorder))
     if expected is None:
         return 0 if finished.outcome == "completed" else 1
-    return 0 if _held(expected, finished) else 1
+    if _held(expected, finished):
+        return 0
+    address = getattr(finished.ending.stop, "address", None)
+    where = "" if address is None else f" at {address:#x}"
+    ended = f"it ended with {finished.outcome}{where}"
+    print(f"pagewalk: --expect {args.expect} did not hold: {ended}", file=sys.stderr)
+    return 1
+
+
+def _document(finished: "ScenarioRun", recorder: "Recorder | None") -> dict[str, object]:
+    """Return the JSON of a run, with the events that were asked for."""
+    document = finished.as_json()
+    if recorder is not None:
+        from pagewalk.render_trace import Objects
+
+        kernel = finished.kernel
+        objects = Objects(kernel.image.describe, kernel.layout.levels)
+        document["events"] = [json.loads(objects.of(event)) for event in recorder.events()]
+    return document
 
 
 def _events_to_keep(text: str | None) -> int | None:

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kernel_model.scenarios.spec import SCHEMA
-from kernel_model.words import did_you_mean
+from kernel_model.words import did_you_mean, is_number
 from pagewalk.arguments import BadInput, bad, number
 from pagewalk.playing import add_scenario_options, play, scenario_arguments
 
@@ -79,7 +79,7 @@ def _kernel(args: argparse.Namespace) -> "tuple[Kernel, Mm]":
 
 def _address(kernel: "Kernel", text: str) -> int:
     """Read ADDR: a number, or a symbol of the image."""
-    if text[:1].isdigit():
+    if text[:1].isdigit() or is_number(text):
         return number("ADDR", text)
     try:
         return kernel.symbol(text)

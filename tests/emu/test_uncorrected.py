@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from support.guest import CODE, DATA, HOLE, USER_DATA, Guest
 
-from emu import EngineError, OutsideRam, PageFault, PhysAddr, Returned, Trap
+from emu import EngineError, OutsideRam, PageFault, PhysAddr, Returned, StepLimit, Trap
 from emu.deviations import UNCORRECTED
 from emu.fault import GP, PF_P, PF_W, UD
-from emu.paging import CR4_LA57, A
+from emu.paging import CR4_LA57, RW, A
 
 ROOT = Path(__file__).parents[2]
 _EFER, _FS_BASE, _GS_BASE = 0xC000_0080, 0xC000_0100, 0xC000_0101
@@ -148,6 +148,14 @@ def test_locked_register() -> None:
     )
 
     assert done.returncode == -6
+
+
+def test_rewritten_block(guest: Guest) -> None:
+    guest.change_entry(CODE, 2, put=RW)
+
+    stop = guest.run("inc byte ptr [rip + there + 1]; there: mov eax, 1", step_limit=1)
+
+    assert stop == StepLimit(CODE, 1)  # the step was the try that was begun again
 
 
 def test_every_name_has_a_test() -> None:

@@ -392,3 +392,25 @@ def test_a_kernel_is_freed_by_dropping_it() -> None:
 
     gc.enable()
     assert machine() is None
+
+
+def test_a_run_inside_a_run_is_refused_even_without_frames(kernel: Kernel) -> None:
+    a = kernel.fork("a")
+
+    with pytest.raises(KernelError, match="cannot run inside it"):
+        kernel.run(a, lambda kernel: value(kernel.run(a, INIT, rdi=PAGE)))
+
+
+def test_after_a_refused_run_the_kernel_runs_on(kernel: Kernel) -> None:
+    a = kernel.fork("a")
+    with pytest.raises(ZeroDivisionError):
+        kernel.run(a, lambda kernel: 1 // 0)
+
+    assert isinstance(kernel.run(a, INIT, rdi=PAGE), Returned)
+
+
+def test_a_task_of_another_kernel_is_refused(make: Callable[..., Kernel]) -> None:
+    stranger = make("6.8").fork("stranger")
+
+    with pytest.raises(ValueError, match="is no task of this kernel"):
+        make("6.8").run(stranger, INIT, rdi=PAGE)

@@ -269,3 +269,9 @@ def test_where_there_is_ram_rsp_gets_the_return_address(document):
     options = "--map", "0x1000=0x2000:rw", "--reg", "rsp=0x1ff0"
 
     assert document("f: ret", *options)["outcome"] == "completed"
+
+
+def test_an_invalid_opcode_is_shown_with_its_own_bytes(document):
+    fault = document("f: ud2")["events"][-1]
+
+    assert (fault["bytes"], fault["text"]) == ("0f 0b", "ud2")
