@@ -22,6 +22,7 @@ CODE_BEFORE: Final = 42
 CODE_SIZE: Final = CODE_BEFORE + 1 + 21
 _KERNEL_HALF: Final = 1 << 63
 
+_TELL_ALL: Final = frozenset(("not-present", "mapped"))  # walks that end where Linux stops reading
 Entries = tuple[tuple[str, int | None], ...]
 """Entries by Linux's names, root first; None for one that cannot be read."""
 
@@ -40,7 +41,7 @@ class Death(NamedTuple):
     selectors: dict[str, int]  # which no routine loads
     stack: bytes  # from RSP up
     code: bytes  # around RIP; empty if it cannot be read
-    entries: Entries  # for the address of a page fault
+    entries: Entries  # for a page fault's address, where Linux reads on and the walk did not
 
     @classmethod
     def of(cls, kernel: "Kernel", stop: PageFault | Trap, number: int) -> "Death":
@@ -54,22 +55,25 @@ class Death(NamedTuple):
         entries: Entries = ()
         if isinstance(stop, PageFault):
             cr2, fetched = int(stop.address), not stop.error_code & PF_I
-            entries = kernel.pgtable.read_down(PhysAddr(stop.cr3 & ADDRESS), cr2)
+            if stop.walk is None or stop.walk.verdict not in _TELL_ALL:
+                entries = kernel.pgtable.read_down(PhysAddr(stop.cr3 & ADDRESS), cr2)
         else:
             cr2, fetched = stop.cr2, True
-        return cls(
-            stop,
-            number,
-            task.comm,
-            task.pid,
-            registers,
-            cr2,
-            stop.cr3,
-            kernel.boot_paging,
-            kernel.selectors if stop.cpl == 0 else kernel.cpu.selectors,
-            kernel.memory.peek(stack.pa_of(rsp), stack.top - rsp) if inside else b"",
-            _code(kernel, stop.cr3, registers.rip, fetched and stop.symbol is not None),
-            entries,
+        return cls._make(
+            (
+                stop,
+                number,
+                task.comm,
+                task.pid,
+                registers,
+                cr2,
+                stop.cr3,
+                kernel.boot_paging,
+                kernel.selectors if stop.cpl == 0 else kernel.cpu.selectors,
+                kernel.memory.peek(stack.pa_of(rsp), stack.top - rsp) if inside else b"",
+                _code(kernel, stop.cr3, registers.rip, fetched and stop.symbol is not None),
+                entries,
+            )
         )
 
 

@@ -333,7 +333,7 @@ class Kernel:
 
     def _finish(self, stop: Stop) -> Stop:
         """Name what killed the running task, and keep what its oops needs."""
-        if isinstance(stop, PageFault | Trap):
+        if isinstance(stop, (PageFault, Trap)):
             stop = with_symbol(stop, self.image)
             last = self._last_death
             self._last_death = Death.of(self, stop, last.number + 1 if last else 1)

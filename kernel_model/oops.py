@@ -18,6 +18,7 @@ from emu.walk import Walk
 from kernel_model.builds import Build, module_of
 from kernel_model.death import CODE_BEFORE, Death, Entries
 from kernel_model.layout import PAGE_SIZE
+from kernel_model.pgtable import named
 from kernel_model.releases import Release
 
 _RF: Final = 1 << 16  # a fault pushes RFLAGS with RF set
@@ -48,7 +49,8 @@ def _lines(
 ) -> Iterator[str]:
     stop = death.stop
     if isinstance(stop, PageFault):
-        yield from _page_fault_lines(stop, death.entries)
+        assert stop.walk is not None
+        yield from _page_fault_lines(stop, death.entries or named(stop.walk))
         what = "Oops"
     else:
         if stop.vector == UD:

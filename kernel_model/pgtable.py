@@ -14,6 +14,7 @@ from typing import Final
 
 from emu import PhysAddr, PhysMemory
 from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, PS, P, index
+from emu.walk import Walk
 from kernel_model.layout import Layout
 
 PAGE_TABLE: Final = 0x67  # _PAGE_TABLE: P RW US A D
@@ -52,6 +53,14 @@ def leaf(entry: int) -> bool:
 def table(entry: int) -> PhysAddr:
     """Return the table that an entry points to."""
     return PhysAddr(entry & ADDRESS)
+
+
+def named(walk: Walk) -> tuple[tuple[str, int | None], ...]:
+    """Return a walk's entries by Linux's names; a folded p4d is the pgd once more."""
+    entries = [step.entry for step in walk.steps]
+    if walk.steps and walk.steps[0].level == 4:
+        entries.insert(0, entries[0])
+    return tuple(zip(_LEVEL_NAMES[5].values(), entries, strict=False))
 
 
 class Pgtable:
