@@ -87,11 +87,19 @@ class NotMapped(EmuError):
         self.walk = walk
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """The routine came back to where it was to return. `value` is RAX."""
+class Returned(NamedTuple):
+    """The routine came back to where it was to return. `value` is RAX, and is not compared."""
 
-    value: int = field(compare=False, default=0)
+    value: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Returned)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(Returned)
 
     def __str__(self) -> str:
         return f"returned {self.value:#x}"

@@ -4,7 +4,7 @@ Knows the address space that `bare` draws. Refuses to know what is proved with i
 """
 
 from emu.cpu import Cpu
-from emu.fault import PageFault, Stop, Trap
+from emu.fault import PageFault, Returned, Stop, Trap
 from emu.machine import Machine
 from emu.paging import ENTRY_SIZE, RW, Paging, PhysAddr, VirtAddr, index
 from emu.proofs.bare import CODE, CODE_PA, CODE_SIZE, HLT, RAM_SIZE, place
@@ -65,4 +65,4 @@ def told(stop: Stop) -> str:
     if isinstance(stop, PageFault):
         return f"#PF({stop.error_code:#x}) for {place(stop.address)} at {place(stop.rip)}"
     name = str(stop).partition(" at rip ")[0].partition(", rip ")[0]
-    return f"{name} at {place(stop.rip)}" if hasattr(stop, "rip") else name
+    return name if isinstance(stop, Returned) else f"{name} at {place(stop.rip)}"
