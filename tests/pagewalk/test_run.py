@@ -4,29 +4,7 @@ import json
 
 import pytest
 from support.cli import run_cli
-
-DEVDAX_TRACE = [
-    "__init_zone_device_page+0x17/0x5d",
-    "memmap_init_zone_device+0x154/0x1bb",
-    "pagemap_range+0x2e0/0x40f",
-    "memremap_pages+0x10b/0x2f0",
-    "devm_memremap_pages+0x1e/0x60",
-    "dev_dax_probe+0xce/0x2ec [device_dax]",
-    "dax_bus_probe+0x6d/0xc9",
-]
-SUBPMD_TRACE = [
-    "vmemmap_populate_hugepages+0x176/0x180",
-    "vmemmap_populate+0x34/0x80",
-    "__populate_section_memmap+0x41/0x90",
-    "sparse_add_section+0x121/0x3e0",
-    "__add_pages+0xba/0x150",
-    "add_pages+0x1d/0x70",
-    "memremap_pages+0x3dc/0x810",
-    "devm_memremap_pages+0x1c/0x60",
-    "xe_devm_add+0x8b/0x100 [xe]",
-    "xe_tile_init_noalloc+0x6a/0x70 [xe]",
-    "xe_device_probe+0x48c/0x740 [xe]",
-]
+from support.kernel_oopses import COMPOUND_TRACE, SUB_PMD_TRACE
 
 
 def call_trace(oops):
@@ -49,7 +27,7 @@ def test_devdax_is_the_first_oops():
         "Oops: 0002 [#1] SMP NOPTI\n"
     )
     assert "\nRIP: 0010:__init_single_page+0x9/0x6d\n" in oops
-    assert call_trace(oops) == DEVDAX_TRACE
+    assert call_trace(oops) == [*COMPOUND_TRACE[1:]]
 
 
 def test_subpmd_is_the_second_oops():
@@ -66,7 +44,7 @@ def test_subpmd_is_the_second_oops():
     )
     assert "\nTainted: [W]=WARN\n" in oops
     assert "\nRIP: 0010:vmemmap_set_pmd+0xff/0x230\n" in oops
-    assert call_trace(oops) == SUBPMD_TRACE
+    assert call_trace(oops) == [*SUB_PMD_TRACE[1:]]
 
 
 @pytest.mark.parametrize("scenario", ["vmemmap-devdax", "vmemmap-subpmd"])
