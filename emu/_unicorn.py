@@ -23,13 +23,16 @@ from emu.fault import EngineError
 from emu.memory import PhysMemory
 from emu.registers import Registers
 
+MSR_EFER, MSR_STAR, MSR_LSTAR, MSR_FMASK = 0xC000_0080, 0xC000_0081, 0xC000_0082, 0xC000_0084
 SUPPORTED: Final = ((2, 1, 4),)  # engine versions whose layout and behaviour are known
 
 # Offsets into a saved context. `layout_mismatches` proves each of them with a marker.
 _AT_GPRS: Final = 40  # in encoding order, then RIP, RFLAGS without the arithmetic flags
 AT_HFLAGS: Final = 216  # bits 1:0 are the CPL
-_AT_SEGMENTS: Final = 224  # ES CS SS DS FS GS
+_AT_SEGMENTS: Final = 224  # ES CS SS DS FS GS, then LDTR TR GDTR IDTR
 AT_CONTROL: Final = 464
+_AT_RSP: Final = _AT_GPRS + 32
+_AT_RIP: Final = _AT_GPRS + 128
 _AT_EFER: Final = 632
 _AT_PKRU: Final = 5344
 _AT_ERROR_CODE: Final = 5424  # then: software raised it
@@ -40,6 +43,14 @@ _AT_COUNTED: Final = 1368  # into the engine itself: steps of a counted run
 _SEGMENT: Final = Struct("<IIQII")  # selector, padding, base, limit, flags
 _AT_BASES: Final = _AT_SEGMENTS + 4 * _SEGMENT.size + 8
 _BASES: Final = Struct(f"<Q{_SEGMENT.size - 8}xQ")  # FS, GS
+_SYSTEM: Final = {
+    name: _AT_SEGMENTS + _SEGMENT.size * n
+    for n, name in enumerate(("ldtr", "tr", "gdtr", "idtr"), 6)
+}
+_AT_CS: Final = _AT_SEGMENTS + _SEGMENT.size
+_CS_TO_IDTR: Final = Struct("<I20xI92x" + "I4xQI4x" * 2 + "8xQI4x" * 2)
+_AT_IDT_LIMIT: Final = _SYSTEM["idtr"] + 16
+NO_IDT: Final = 0xFFFF_FFFF  # as IDTR's limit: no `lidt` can load more than 16 bits
 _GENERAL: Final = Struct("<17Q")
 _PACKED: Final = Struct(f"<18Q{_AT_BASES - _AT_GPRS - 18 * 8}xQ{_SEGMENT.size - 8}xQ")
 _RAX_RIP: Final = Struct("<Q120xQ")
@@ -69,12 +80,13 @@ _REGISTER: Final = {
 }
 _WRITABLE: Final = {name: _REGISTER[name] for name in (*Registers._fields, "cr2", "cr3")}
 _RFLAGS: Final = _REGISTER["rflags"]
+_RFLAGS_RF: Final = 1 << 16
 _uclib: Final = binding.uclib
 _emu_start: Final = _uclib.uc_emu_start  # bound once: these four make up a fault
 _context_save: Final = _uclib.uc_context_save
 _context_restore: Final = _uclib.uc_context_restore
 _reg_read: Final = _uclib.uc_reg_read
-_MSR_EFER: Final = 0xC000_0080
+_vmem_translate: Final = _uclib.uc_vmem_translate  # which the binding does not offer
 _TRANSLATION_BUFFER: Final = 32 << 20  # virtual; touched as needed
 
 
@@ -104,6 +116,9 @@ class Engine:
         self._old_exception: Final = ctypes.c_int32.from_address(
             self._blob_handle.value + AT_OLD_EXCEPTION
         )
+        self._idt_limit: Final = ctypes.c_uint32.from_address(
+            self._blob_handle.value + _AT_IDT_LIMIT
+        )
         self._counted: Final = ctypes.c_uint64.from_address(uc._uch.value + _AT_COUNTED)
         self._u64: Final = ctypes.c_uint64()
         self._u64_ref: Final = ctypes.byref(self._u64)
@@ -114,6 +129,7 @@ class Engine:
             *range(first, first + 8 * len(_REGISTER), 8)
         )
 
+        self.write_system("idtr", 0, 0, NO_IDT)
         self.event: Final = [NO_VECTOR]  # the exception that ended the last run, or SYSCALL
         self._hooks: dict[int, Any] = {}  # the engine keeps only their addresses
         self._hook_interrupts()
@@ -133,6 +149,18 @@ class Engine:
         """Run from `rip`, take a picture, and return the engine's error number."""
         self.event[0] = NO_VECTOR
         error: int = _emu_start(self._uch, rip, 0, 0, count)
+        _context_save(self._uch, self._blob_handle)
+        return error
+
+    def fetch(self, va: int) -> int:
+        """Translate `va` as a fetch does, execute nothing, take a picture; return an error number.
+
+        Sets A on the way. Where it is refused, the picture has CR2 and the error code of the #PF.
+        """
+        pa = ctypes.c_uint64()
+        error: int = _vmem_translate(
+            self._uch, ctypes.c_uint64(va), unicorn.UC_PROT_EXEC, ctypes.byref(pa)
+        )
         _context_save(self._uch, self._blob_handle)
         return error
 
@@ -172,14 +200,15 @@ class Engine:
 
     def rip(self) -> int:
         """RIP: of the faulting instruction, or of the next one."""
-        return int(_U64.unpack_from(self._blob, _AT_GPRS + 128)[0])
+        return int(_U64.unpack_from(self._blob, _AT_RIP)[0])
 
     def registers(self) -> Registers:
         """All of them; the flags come from the CPU itself, not from the picture."""
         _reg_read(self._uch, _RFLAGS, self._u64_ref)
+        rflags = self._u64.value & ~_RFLAGS_RF  # deviation "resume-flag"
         general = _GENERAL.unpack_from(self._blob, _AT_GPRS)
         bases = _BASES.unpack_from(self._blob, _AT_BASES)
-        return tuple.__new__(Registers, (*general, self._u64.value, *bases))
+        return tuple.__new__(Registers, (*general, rflags, *bases))
 
     def packed(self) -> bytes:
         """Take a picture, and return its registers packed: for `unpack_registers`, later."""
@@ -210,9 +239,41 @@ class Engine:
             for i, name in enumerate(SEGMENT_NAMES)
         }
 
+    def has_idt(self) -> bool:
+        """Tell whether IDTR has been loaded, by the guest or from outside."""
+        return self._idt_limit.value != NO_IDT
+
+    def system(self) -> tuple[int, ...]:
+        """CS and SS; selector, base and limit of LDTR and TR; base and limit of GDTR and IDTR."""
+        return _CS_TO_IDTR.unpack_from(self._blob, _AT_CS)
+
+    def read_system(self, name: str) -> tuple[int, int, int]:
+        """Return the selector, base and limit of ldtr, tr, gdtr or idtr, now."""
+        self.save()
+        selector, _, base, limit, _ = _SEGMENT.unpack_from(self._blob, _SYSTEM[name])
+        return selector, base, limit
+
+    def write_system(self, name: str, selector: int, base: int, limit: int) -> None:
+        """Load ldtr, tr, gdtr or idtr."""
+        self.save()
+        _SEGMENT.pack_into(self._blob, _SYSTEM[name], selector, 0, base, limit, 0)
+        self.restore()
+
     def set_privilege(self, cpl: int, cs: int, ss: int) -> None:
         """Set CPL and flat 64-bit CS and SS; writing the selectors alone would not do it."""
         self.save()
+        self._set_segments(cpl, cs, ss)
+        self.restore()
+
+    def enter(self, cpl: int, cs: int, ss: int, rip: int, rsp: int, rflags: int) -> None:
+        """Go on elsewhere: make this of the picture, and the picture the CPU's state."""
+        self._set_segments(cpl, cs, ss)
+        _U64.pack_into(self._blob, _AT_RSP, rsp)
+        _U64.pack_into(self._blob, _AT_RIP, rip)
+        self.restore()
+        self.write("rflags", rflags)
+
+    def _set_segments(self, cpl: int, cs: int, ss: int) -> None:
         for i, selector, flags in ((1, cs, 0x00AF_9B00), (2, ss, 0x00CF_9300)):
             _SEGMENT.pack_into(
                 self._blob,
@@ -221,7 +282,6 @@ class Engine:
             )
         (hflags,) = _U32.unpack_from(self._blob, AT_HFLAGS)
         _U32.pack_into(self._blob, AT_HFLAGS, hflags & ~_SEGMENT_HFLAGS | _FLAT_64_BIT | cpl)
-        self.restore()
 
     # -- single registers
 
@@ -246,9 +306,17 @@ class Engine:
             count += 1
         _uclib.uc_reg_write_batch(self._uch, numbers, self._pointers, count)
 
+    def read_msr(self, number: int) -> int:
+        """Return a model-specific register."""
+        return int(self._uc.msr_read(number))
+
+    def write_msr(self, number: int, value: int) -> None:
+        """Set a model-specific register."""
+        self._uc.msr_write(number, value)
+
     def write_efer(self, value: int) -> None:
         """Set EFER. Invalidates the TLB (deviation "nxe-pke-tlb")."""
-        self._uc.msr_write(_MSR_EFER, value)
+        self.write_msr(MSR_EFER, value)
         self.invalidate_tlb()
 
     def write_pkru(self, value: int) -> None:
@@ -409,10 +477,13 @@ def layout_mismatches() -> list[str]:
     for selector in range(0x20, 0x40, 8):
         uc.mem_write(0x1100 + selector, _DATA_SEGMENT)
     uc.reg_write(x86.UC_X86_REG_GDTR, (0, 0x1000 + 0x100, 0xFFF, 0))
+    uc.reg_write(x86.UC_X86_REG_IDTR, (0, 0x2222, 0xFF2, 0))
+    uc.reg_write(x86.UC_X86_REG_LDTR, (0x48, 0x4848, 0xFF4, 0))
+    uc.reg_write(x86.UC_X86_REG_TR, (0x58, 0x5858, 0xFF5, 0))
     uc.reg_write(_REGISTER["cr3"], 0x5000)
     uc.reg_write(_REGISTER["cr4"], 0x40_0020)  # PKE, PAE
-    uc.msr_write(_MSR_EFER, 0xD01)
-    uc.msr_write(_MSR_STAR, 0x50 << 48)
+    uc.msr_write(MSR_EFER, 0xD01)
+    uc.msr_write(MSR_STAR, 0x50 << 48)
     uc.reg_write(_REGISTER["cr0"], 0x8000_0033)
     uc.ctl_exits_enabled(True)
     uc.ctl_set_exits([])
@@ -454,6 +525,10 @@ def layout_mismatches() -> list[str]:
             [_SEGMENT.unpack_from(after, _AT_SEGMENTS + _SEGMENT.size * i)[0] for i in range(6)],
             [0x20, 0x63, 0x5B, 0x28, 0x30, 0x38],
         ),
+        "the system registers": (
+            _CS_TO_IDTR.unpack_from(blob, _AT_CS)[2:],
+            (*(0x48, 0x4848, 0xFF4), *(0x58, 0x5858, 0xFF5), *(0x1100, 0xFFF), *(0x2222, 0xFF2)),
+        ),
         "what software raised": (CONTROL.unpack_from(after, AT_CONTROL)[8], 1),
         "the RIP behind an int": (_U64.unpack_from(after, _AT_NEXT_RIP)[0], 0x10C0 + 2),
     }
@@ -474,4 +549,3 @@ _SYSRET: Final = bytes.fromhex("480f07")  # to RCX, CPL 3
 _INT_20: Final = bytes.fromhex("cd20")
 _DATA_SEGMENT: Final = (0x00CF_9300_0000_FFFF).to_bytes(8, "little")
 _PKRU_MARK: Final = 0x5555_5550  # all keys but 0 and 1 are denied
-_MSR_STAR: Final = 0xC000_0081

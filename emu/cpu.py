@@ -13,13 +13,35 @@ What invalidates what, the one rule for changes that Python makes to RAM:
 * An instruction that this CPU has executed may stay in its code cache until `invalidate_code` is
   called. Stores by the guest are seen, through any mapping, in the frames that the machine was
   told hold code; Python's are not.
+
+Exceptions end a run, until there is an IDT: from the moment that IDTR is loaded, here or by the
+guest's `lidt`, each goes to the guest's own handler (`interrupts`).
 """
 
 from collections.abc import Callable, Iterable
 from time import sleep
 from typing import Final, NamedTuple
 
-from emu._unicorn import INVALID_INSTRUCTION, NO_VECTOR, OK, OUTSIDE_RAM, SYSCALL, Engine
+from emu._unicorn import (
+    INVALID_INSTRUCTION,
+    MSR_FMASK,
+    MSR_LSTAR,
+    MSR_STAR,
+    NO_IDT,
+    NO_VECTOR,
+    OK,
+    OUTSIDE_RAM,
+    SYSCALL,
+    Engine,
+)
+from emu.descriptors import (
+    KERNEL_CODE,
+    KERNEL_DATA,
+    USER_CODE,
+    USER_DATA,
+    SystemSegment,
+    TableRegister,
+)
 from emu.fault import (
     GP,
     HAS_ERROR_CODE,
@@ -35,23 +57,39 @@ from emu.fault import (
     Stop,
     Trap,
 )
+from emu.instruction import Instruction
+from emu.interrupts import Delivery, Exc, Known, State, deliver
 from emu.memory import PhysMemory
-from emu.paging import CR0_PG, EFER_LMA, EFER_LME, EFER_SCE, MAXPHYADDR, U64, Paging, VirtAddr
+from emu.paging import (
+    CR0_PG,
+    EFER_LMA,
+    EFER_LME,
+    EFER_SCE,
+    MAXPHYADDR,
+    RFLAGS_RF,
+    U64,
+    Paging,
+    VirtAddr,
+)
 from emu.predict import Context, Predictor, context, page_border
 from emu.registers import Registers
 
 _KNOWN_PAGINGS: Final = 256
 _ASK_AGAIN: Final = 10
 _CR3_BITS: Final = (1 << MAXPHYADDR) - 1
-# Linux's selectors; any non-null ones would do.
-_KERNEL_CS, _KERNEL_SS = 0x10, 0x18
-_USER_CS, _USER_SS = 0x33, 0x2B
 
 
 class _RunOn(NamedTuple):
-    """Not the end of a run: go on from RIP, at first no further than `until`."""
+    """Not the end of a run: go on from RIP, at first no further than `until`.
 
-    until: VirtAddr | None
+    `steps` are those that the engine has not counted.
+    """
+
+    until: VirtAddr | None = None
+    steps: int = 0
+
+
+_RUN_ON: Final = _RunOn()
 
 
 class Cpu:
@@ -63,16 +101,20 @@ class Cpu:
     def __init__(
         self, memory: PhysMemory, paging: Paging, *, code: Iterable[tuple[int, int]] = ()
     ) -> None:
-        self._engine: Final = Engine(memory, code)
+        self._code: Final = tuple(code)
+        self._engine: Final = Engine(memory, self._code)
         self._memory: Final = memory
         self._predictor: Final = Predictor(memory)
         self._event: Final = self._engine.event
-        self.on_stop: Callable[[Stop], None] | None = None  # for `trace`: told how each run ends
+        # For `trace`: told how each run ends, and of each exception that a handler is entered for.
+        self.on_stop: Callable[[Stop], None] | None = None
+        self.on_delivery: Callable[[Delivery], None] | None = None
         self._stopping = False
         self._counted = False
         self._known: dict[tuple[int, ...], Paging] = {}
+        self._delivered_to: Known = {}
         self._load(paging)
-        self._engine.set_privilege(0, _KERNEL_CS, _KERNEL_SS)
+        self._engine.set_privilege(0, KERNEL_CODE, KERNEL_DATA)
         self._engine.write("rflags", 0x2)
 
     # -- state
@@ -99,6 +141,11 @@ class Cpu:
         self._engine.write("cr3", _checked_cr3(value))
 
     @property
+    def cr2(self) -> int:
+        """CR2: the address of the last page fault."""
+        return self._engine.read("cr2")
+
+    @property
     def registers(self) -> Registers:
         """The general registers, RIP, RFLAGS and segment bases as they are now."""
         self._engine.save()
@@ -120,10 +167,48 @@ class Cpu:
     def cpl(self, cpl: int) -> None:
         if cpl not in (0, 3):
             raise ValueError(f"CPL {cpl}: expected 0 or 3")
-        kernel = cpl == 0
-        self._engine.set_privilege(
-            cpl, _KERNEL_CS if kernel else _USER_CS, _KERNEL_SS if kernel else _USER_SS
-        )
+        segments = (USER_CODE, USER_DATA) if cpl else (KERNEL_CODE, KERNEL_DATA)
+        self._engine.set_privilege(cpl, *segments)
+
+    @property
+    def idt(self) -> TableRegister | None:
+        """IDTR; None until it is loaded, and meanwhile an exception ends the run."""
+        _, base, limit = self._engine.read_system("idtr")
+        return None if limit == NO_IDT else TableRegister(base, limit)
+
+    @idt.setter
+    def idt(self, idt: TableRegister | None) -> None:
+        base, limit = (0, NO_IDT) if idt is None else _checked_table(idt)
+        self._engine.write_system("idtr", 0, base, limit)
+
+    @property
+    def gdt(self) -> TableRegister:
+        """GDTR."""
+        return TableRegister(*self._engine.read_system("gdtr")[1:])
+
+    @gdt.setter
+    def gdt(self, gdt: TableRegister) -> None:
+        self._engine.write_system("gdtr", 0, *_checked_table(gdt))
+
+    @property
+    def tr(self) -> SystemSegment:
+        """TR: the TSS that holds the stacks. Setting it reads no descriptor, as `ltr` would."""
+        return SystemSegment(*self._engine.read_system("tr"))
+
+    @tr.setter
+    def tr(self, tr: SystemSegment) -> None:
+        selector, base, limit = tr
+        if selector >> 16 or base >> 64 or limit >> 32:
+            raise ValueError(f"{tr}: expected a 16-bit selector, a 64-bit base, a 32-bit limit")
+        self._engine.write_system("tr", selector, base, limit)
+
+    def read_msr(self, number: int) -> int:
+        """Return a model-specific register."""
+        return self._engine.read_msr(number)
+
+    def write_msr(self, number: int, value: int) -> None:
+        """Set a model-specific register, unchecked. EFER is part of `paging`."""
+        self._engine.write_msr(number, value)
 
     def write(self, **registers: int) -> None:
         """Set registers by their SDM names, lower case; ValueError for a name that is none."""
@@ -165,7 +250,7 @@ class Cpu:
             if until is not None:
                 engine.set_exits([])
             vector = event[0]
-            stop: Stop | _RunOn
+            stop: Stop | _RunOn  # what the run came to, or that it goes on
             if vector == PF:
                 stop = self._page_fault(left)
             elif vector != NO_VECTOR:
@@ -177,13 +262,13 @@ class Cpu:
                 if self._stopping:
                     break
                 if rip == until:
-                    stop = _RunOn(None)
+                    stop = _RUN_ON
                 elif rip - 1 == returns_to:
                     stop = Returned(rax)
                 else:
                     stop = Halted(VirtAddr(rip - 1))
             elif error == INVALID_INSTRUCTION:
-                stop = self._invalid_opcode()
+                stop = self._raise(self._invalid_opcode())
             elif error in OUTSIDE_RAM:
                 stop = self._outside_ram(left)
             else:
@@ -192,7 +277,7 @@ class Cpu:
                 return stop if self.on_stop is None else self._tell(stop)
             rip, until = engine.rip(), stop.until
             if left:
-                left -= engine.counted()
+                left -= engine.counted() + stop.steps
                 if left == 0:
                     return self._tell(StepLimit(VirtAddr(rip), step_limit))
             if until is not None:
@@ -228,7 +313,7 @@ class Cpu:
 
     @property
     def engine(self) -> Engine:
-        """The engine, for `trace`; everybody else has no business with it."""
+        """The engine, for `trace` and `probe`; nobody else has business with it."""
         return self._engine
 
     # -- what stopped it
@@ -249,7 +334,35 @@ class Cpu:
         self._counted = steps is not None
         return steps or 0
 
-    def _trap(self, vector: int, returns_to: int | None) -> Stop:
+    def _raise(self, exc: Exc, steps: int = 0) -> Stop | _RunOn:
+        """End the run with an exception, or enter the guest's handler."""
+        engine = self._engine
+        if not engine.has_idt():
+            return exc
+        cs, ss, *system = engine.system()
+        ldtr, tr = SystemSegment(*system[:3]), SystemSegment(*system[3:6])
+        gdtr, idtr = TableRegister(*system[6:8]), TableRegister(*system[8:])
+        registers = exc.registers
+        assert registers is not None
+        who = engine.cpl(), cs, ss, registers.rsp, registers.rflags
+        state = State(self._control()[0], *who, idtr, gdtr, ldtr, tr)
+        found = deliver(self._memory.read_u64, state, exc, self._delivered_to)
+        if not isinstance(found, Delivery):
+            return found
+        words = self._memory.words
+        for pa, word in found.stores.items():
+            words[pa >> 3] = word
+            for start, end in self._code:
+                if start <= pa < end:
+                    engine.invalidate_code()
+        engine.enter(found.cpl, found.cs, found.ss, found.rip, found.rsp, found.rflags)
+        if found.cr2 is not None:
+            engine.write("cr2", found.cr2)
+        if self.on_delivery is not None:
+            self.on_delivery(found)
+        return _RunOn(None, steps) if steps else _RUN_ON
+
+    def _trap(self, vector: int, returns_to: int | None) -> Stop | _RunOn:
         if vector == SYSCALL:
             return self._syscall()
         engine = self._engine
@@ -260,10 +373,27 @@ class Cpu:
         _, _, code, software = self._control()
         if vector == GP and code == 0 and not software and self._by_stack(registers):
             vector = SS
-        has_code = vector in HAS_ERROR_CODE and not software
-        return self._as_trap(vector, code if has_code else None, registers)
+        if software:
+            return self._raise(self._as_trap(vector, None, registers, self._int_before(registers)))
+        return self._raise(
+            self._as_trap(vector, code if vector in HAS_ERROR_CODE else None, registers)
+        )
 
-    def _as_trap(self, vector: int, error_code: int | None, registers: Registers) -> Trap:
+    def _int_before(self, registers: Registers) -> VirtAddr:
+        """Return where the `int3` or `int n` begins that RIP is behind."""
+        who = context(self._control()[0], self._engine.cpl(), registers.rflags)
+        begin = VirtAddr(registers.rip - 1 & U64)
+        one = self._predictor.instruction(who, begin)
+        is_int3 = isinstance(one, Instruction) and one.code == b"\xcc"
+        return begin if is_int3 else VirtAddr(registers.rip - 2 & U64)
+
+    def _as_trap(
+        self,
+        vector: int,
+        error_code: int | None,
+        registers: Registers,
+        instruction: VirtAddr | None = None,
+    ) -> Trap:
         paging, cr2, _, _ = self._control()
         return Trap(
             vector,
@@ -273,6 +403,7 @@ class Cpu:
             cpl=self._engine.cpl(),
             cr3=paging.cr3,
             cr2=cr2,
+            instruction=instruction,
         )
 
     def _by_stack(self, registers: Registers) -> bool:
@@ -284,21 +415,31 @@ class Cpu:
     def _invalid_opcode(self) -> Trap:
         """#UD, or `int 6`, which leaves RIP behind itself (deviation "int-6")."""
         engine = self._engine
-        if self._control()[3]:
-            engine.write("rip", engine.next_rip())
-            engine.save()
-        return self._as_trap(UD, None, engine.registers())
+        if not self._control()[3]:
+            return self._as_trap(UD, None, engine.registers())
+        begin = VirtAddr(engine.rip())
+        engine.write("rip", engine.next_rip())
+        engine.save()
+        return self._as_trap(UD, None, engine.registers(), begin)
 
-    def _syscall(self) -> Stop:
-        """Without EFER.SCE a syscall is an invalid opcode (deviation "syscall-nop")."""
+    def _syscall(self) -> Stop | _RunOn:
+        """Enter the kernel as the SDM says; RIP is behind the syscall (deviation "syscall-nop")."""
         engine = self._engine
-        if self._control()[0].efer & EFER_SCE:
-            raise EngineError(f"syscall before rip {engine.rip():#x} is not emulated")
-        rip = engine.rip() - 2
-        engine.write("rip", rip)
-        return self._as_trap(UD, None, engine.registers()._replace(rip=rip))
+        registers = engine.registers()
+        if not self._control()[0].efer & EFER_SCE:
+            rip = registers.rip - 2 & U64
+            engine.write("rip", rip)
+            return self._raise(self._as_trap(UD, None, registers._replace(rip=rip)))
+        cs = engine.read_msr(MSR_STAR) >> 32 & 0xFFFC
+        rflags = registers.rflags & ~RFLAGS_RF
+        cleared = engine.read_msr(MSR_FMASK)
+        target = engine.read_msr(MSR_LSTAR)
+        engine.enter(0, cs, cs + 8, target, registers.rsp, rflags & ~cleared | 2)
+        self.write(rcx=registers.rip, r11=rflags)
+        engine.save()
+        return _RUN_ON
 
-    def _page_fault(self, left: int) -> "Stop | _RunOn":
+    def _page_fault(self, left: int) -> Stop | _RunOn:
         """Check the engine's page fault against the tables."""
         engine, predictor = self._engine, self._predictor
         paging, cr2, code, software = self._control()
@@ -314,14 +455,15 @@ class Cpu:
         if stop is None:
             return self._early_fetch(who, rip, VirtAddr(cr2))
         if left and stop.access == "fetch" and engine.counted() == left:
-            return _RunOn(None)  # the limit ends the run before this fetch
+            return _RUN_ON  # the limit ends the run before this fetch
         if stop.kind == "outside-ram":  # a table; deviation "table-outside-ram"
             return OutsideRam(stop.pa, rip, stop.what, stop.walk)
-        return PageFault(
+        fault = PageFault(
             stop.address, stop.error_code, rip, stop.walk, cpl, paging.cr3, stop.reason, registers
         )
+        return self._raise(fault, steps=1 if stop.access == "fetch" else 0)
 
-    def _outside_ram(self, left: int) -> "OutsideRam | _RunOn":
+    def _outside_ram(self, left: int) -> OutsideRam | _RunOn:
         """Find the access that led out of RAM; the engine does not say by which address."""
         engine = self._engine
         registers = engine.registers()
@@ -330,11 +472,11 @@ class Cpu:
         for stop in self._predictor.first_stops(who, registers):
             if stop.kind == "outside-ram" and stop.what == "leaf":
                 if left and stop.access == "fetch" and engine.counted() == left:
-                    return _RunOn(None)
+                    return _RUN_ON
                 return OutsideRam(stop.pa, rip, stop.what, stop.walk)
         return self._early_fetch(who, rip, None)
 
-    def _early_fetch(self, who: Context, rip: VirtAddr, cr2: VirtAddr | None) -> "_RunOn":
+    def _early_fetch(self, who: Context, rip: VirtAddr, cr2: VirtAddr | None) -> _RunOn:
         """Run on to the instruction whose fetch faults (deviation "early-fetch").
 
         Either the CPU comes to it, or something else stops it earlier: what the CPU meets.
@@ -383,3 +525,10 @@ def _checked_cr3(value: int) -> int:
     if value & ~_CR3_BITS:
         raise ValueError(f"cr3 {value:#x}: expected a physical address below {MAXPHYADDR} bits")
     return value
+
+
+def _checked_table(table: TableRegister) -> TableRegister:
+    """Return `table`; ValueError for what `lgdt` and `lidt` could not load."""
+    if table.base >> 64 or table.limit >> 16:
+        raise ValueError(f"{table}: expected a 64-bit base and a 16-bit limit")
+    return table

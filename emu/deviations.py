@@ -24,6 +24,7 @@ DEVIATIONS: Final = {
     "nxe-pke-tlb": "a change of EFER.NXE or CR4.PKE leaves the TLB as it was",
     "int-6": "int 6 is reported like an invalid opcode, at its own address",
     "syscall-nop": "syscall and sysenter run as no-operations, even with EFER.SCE=0",
+    "resume-flag": "RFLAGS.RF, set by an iretq, stays set behind the instruction that it is for",
     "counted-exit": "leaving a counted run behind, or removing a hook, walks the addresses that "
     "were hooked: what faults there changes CR2 and is remembered as the last exception",
 }
@@ -40,7 +41,10 @@ UNCORRECTED: Final = {
     "la57-toggle": "mov cr4 changes LA57 while paging is on: no #GP",
     "branch-target": "a branch to an address that is not canonical is a #GP at the target, after "
     "the branch: not at the branch",
-    "refused-gigabyte": "a 1 GiB leaf that refuses the access gets A=1 all the same",
+    "refused-gigabyte": "a 1 GiB leaf that refuses the access, or has one of bits 29:13 set, gets "
+    "A=1 all the same",
+    "refused-update": "a page that a read-modify-write may read but not write gets A=1, since the "
+    "load comes first",
     "torn-store": "a store of more than 8 bytes that faults on its second page, and any store "
     "that runs off the end of RAM, has stored its first part",
     "torn-x87": "an x87 store that runs off the end of RAM completes, and the guest runs on, even "

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from emu._unicorn import is_store, unpack_registers
 from emu.fault import OutsideRam, PageFault, Shutdown, Trap
 from emu.instruction import MemoryAccess, decode
+from emu.interrupts import Delivery
 from emu.paging import FRAME_SIZE, U64, PhysAddr, VirtAddr
 from emu.registers import Registers
 
@@ -63,7 +64,14 @@ class Faulted(NamedTuple):
     code: bytes
 
 
-Event = Executed | Accessed | Cr3Switch | Faulted
+class Delivered(NamedTuple):
+    """The guest's handler was entered. `code` is the instruction that faulted, as in `Faulted`."""
+
+    delivery: Delivery
+    code: bytes
+
+
+Event = Executed | Accessed | Cr3Switch | Faulted | Delivered
 
 Record = Any
 """What the hooks leave: an event, or (Executed, packed registers) of an instruction that touches

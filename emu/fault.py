@@ -165,7 +165,8 @@ class Trap:
     """Another exception that nobody handled. `error_code` is None where the vector has none.
 
     Compares by vector, error code and RIP. CPL, CR3 and CR2 are what they were then: CR2 holds
-    the address of an earlier page fault, if there was one.
+    the address of an earlier page fault, if there was one. `instruction` is where the `int n` or
+    `int3` that raised it begins, whose RIP is behind itself; None if software did not raise it.
     """
 
     vector: int
@@ -176,6 +177,7 @@ class Trap:
     cpl: int = field(default=0, compare=False)
     cr3: int = field(default=0, compare=False)
     cr2: int = field(default=0, compare=False)
+    instruction: VirtAddr | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         code = "None" if self.error_code is None else f"{self.error_code:#x}"
@@ -238,18 +240,20 @@ class StepLimit:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """A fault while delivering a double fault: the processor gives up.
+    """A fault on the way to the handler of a double fault: the processor gives up.
 
-    Reserved: nothing delivers exceptions to the guest yet, so no run ends in one.
+    `exceptions` are those that led there, in order, the double fault included.
     """
 
     rip: VirtAddr
+    exceptions: "tuple[PageFault | Trap, ...]" = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         return f"Shutdown(rip={self.rip:#x})"
 
     def __str__(self) -> str:
-        return f"shutdown (triple fault) at rip {self.rip:#x}"
+        names = " -> ".join(VECTOR_NAME.get(exc.vector, "?") for exc in self.exceptions)
+        return f"shutdown (triple fault) at rip {self.rip:#x}{names and ': ' + names}"
 
 
 Stop = Returned | PageFault | Trap | OutsideRam | Halted | StepLimit | Shutdown

@@ -1,4 +1,4 @@
-"""Recording what happened: instructions, accesses, CR3 switches and faults, in program order.
+"""Recording what happened: instructions, accesses, CR3 switches and exceptions, in program order.
 
 Knows how to look on while a CPU runs, and which of the engine's reports are to be believed.
 Refuses to know who wants the events, and to steer: hooks record, nothing else. SDM vocabulary.
@@ -18,6 +18,7 @@ from emu._unicorn import is_store
 from emu.cpu import Cpu
 from emu.events import (
     Cr3Switch,
+    Delivered,
     Event,
     Executed,
     Faulted,
@@ -31,6 +32,7 @@ from emu.events import (
 )
 from emu.fault import OutsideRam, PageFault, Returned, Shutdown, StepLimit, Stop, Trap
 from emu.instruction import MAX_SIZE, decode
+from emu.interrupts import Delivery, is_fault
 from emu.paging import FRAME_SIZE, U64, PhysAddr, VirtAddr
 from emu.walk import walk
 
@@ -59,6 +61,7 @@ class Recorder:
         self._keep = keep
         self._log: deque[Record] = deque(maxlen=None if keep is None else keep + _SLACK)
         self._count = [0]  # a list: the hooks count, too
+        self._faults = 0
         self._cr3 = 0
         self._handles: list[int] = []
         self._paging = cpu.paging
@@ -74,7 +77,7 @@ class Recorder:
         cpu = self._cpu
         if cpu.on_stop is not None:
             raise ValueError("the CPU is being recorded already")
-        cpu.on_stop = self._ended
+        cpu.on_stop, cpu.on_delivery = self._ended, self._delivered
         self._cr3 = cpu.cr3
         self._handles = [
             cpu.engine.hook_code(self._code_hook()),
@@ -89,7 +92,7 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._cpu.on_stop = None
+        self._cpu.on_stop = self._cpu.on_delivery = None
         while self._handles:
             self._cpu.engine.unhook(self._handles.pop())
         self._forget()
@@ -98,6 +101,11 @@ class Recorder:
     def instructions(self) -> int:
         """How many instructions completed; an iteration of a rep is one."""
         return self._count[0]
+
+    @property
+    def steps(self) -> int:
+        """How many steps that is: an exception instead of an instruction is one, too."""
+        return self._count[0] + self._faults
 
     def events(self) -> list[Event]:
         """Return the events that are kept."""
@@ -251,7 +259,7 @@ class Recorder:
         code = b""
         if isinstance(stop, Returned):
             self._take_back(None)  # the hlt is ours
-        elif isinstance(stop, (PageFault, Trap, OutsideRam)) or (
+        elif isinstance(stop, (PageFault, Trap, OutsideRam, Shutdown)) or (
             isinstance(stop, StepLimit) and stop.steps is None
         ):
             code = self._take_back(stop.rip)
@@ -259,6 +267,17 @@ class Recorder:
         if isinstance(stop, (PageFault, Trap, OutsideRam, Shutdown)):
             self._log.append(Faulted(stop, code))
         self._forget()
+
+    def _delivered(self, delivery: Delivery) -> None:
+        """Take back what did not happen, and record where the exception went."""
+        exc = delivery.exceptions[0]
+        code = b""
+        if is_fault(exc):
+            code = self._take_back(exc.rip)
+            self._faults += 1
+        self._switched(self._cpu.cr3)
+        self._log.append(Delivered(delivery, code))
+        self._forget()  # the frame may lie anywhere
 
     def _take_back(self, rip: int | None) -> bytes:
         """Forget the last instruction if it was the one at `rip`; return its bytes."""

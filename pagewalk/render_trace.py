@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from asm.engines import disassemble
 from emu import Halted, OutsideRam, PageFault, Paging, Returned, Shutdown, StepLimit, Stop, Trap
-from emu.events import Accessed, Cr3Switch, Event, Executed
+from emu.events import Accessed, Cr3Switch, Delivered, Event, Executed
 from emu.paging import ENTRY_NAME, RW, US, XD
 from emu.walk import Walk
 from kernel_model.scenarios.outcome import walk_json
@@ -64,6 +64,15 @@ class Lines:
             yield access_line(event)
         elif isinstance(event, Cr3Switch):
             yield f"    CR3 {event.old:#x} -> {event.new:#x}"
+        elif isinstance(event, Delivered):
+            delivery, code = event
+            rip = delivery.exceptions[0].rip
+            if code:
+                yield self._line(rip, code) + "   <-- faults"
+            for exc in delivery.exceptions:
+                yield from self.fault(exc)
+            handler = with_symbol_of(delivery.rip, self._symbolise)
+            yield f"    -> handler {handler}, CPL {delivery.cpl}, RSP {delivery.rsp:#x}"
         else:
             stop, code = event
             if code:
@@ -114,6 +123,12 @@ def with_symbol(stop: Stop, symbolise: Symbolise) -> str:
     return f"{text} ({name})" if name else text
 
 
+def with_symbol_of(address: int, symbolise: Symbolise) -> str:
+    """An address, with its name if it has one."""
+    name = symbolise(address)
+    return f"{address:#x} ({name})" if name else f"{address:#x}"
+
+
 def refusal_text(fault: PageFault) -> str | None:
     """Say which rule refused a fault's access, and which entries are to blame."""
     rule = _RULE.get(fault.reason)
@@ -160,9 +175,22 @@ class Objects:
             )
         if isinstance(event, Cr3Switch):
             return f'{{"event": "cr3", "old": "{event.old:#x}", "new": "{event.new:#x}"}}'
+        if isinstance(event, Delivered):
+            return json.dumps(self._delivered(event))
         stop, code = event
-        instruction = {"bytes": code.hex(" "), "text": mnemonic(stop.rip, code)} if code else {}
-        return json.dumps({"event": "fault", **self.stop(stop), **instruction})
+        return json.dumps({"event": "fault", **self.stop(stop), **_instruction(stop.rip, code)})
+
+    def _delivered(self, event: Delivered) -> dict[str, Any]:
+        delivery, code = event
+        return {
+            "event": "exception",
+            "exceptions": [self.stop(exc) for exc in delivery.exceptions],
+            **_instruction(delivery.exceptions[0].rip, code),
+            "handler": f"{delivery.rip:#x}",
+            "handler_symbol": self._symbolise(delivery.rip),
+            "cpl": delivery.cpl,
+            "rsp": f"{delivery.rsp:#x}",
+        }
 
     def stop(self, stop: Stop) -> dict[str, Any]:
         """Return how the run ended."""
@@ -196,6 +224,9 @@ class Objects:
                 }
             case StepLimit():
                 return {"kind": "limit", "steps": stop.steps, **where}
+            case Shutdown():
+                exceptions = [self.stop(exc) for exc in stop.exceptions]
+                return {"kind": "shutdown", "exceptions": exceptions, **where}
         return {"kind": outcome(stop), **where}
 
     def _walk(self, walk: Walk | None) -> list[dict[str, Any]]:
@@ -211,3 +242,7 @@ class Objects:
                 "text": mnemonic(rip, code),
             }
         )
+
+
+def _instruction(rip: int, code: bytes) -> dict[str, str]:
+    return {"bytes": code.hex(" "), "text": mnemonic(rip, code)} if code else {}

@@ -11,7 +11,7 @@ import unicorn
 
 from emu.deviations import DEVIATIONS
 from emu.fault import DF, GP, PF, SS, UD, OutsideRam, StepLimit
-from emu.paging import CR4_PKE, EFER_NXE, KEY_SHIFT, RW, US, XD, P, VirtAddr
+from emu.paging import CR4_PKE, EFER_NXE, KEY_SHIFT, RFLAGS_RF, RW, US, XD, P, VirtAddr
 from emu.proofs.bare import (
     ADD,
     CODE,
@@ -267,6 +267,19 @@ def syscall_nop() -> str:
     )
 
 
+@proof("resume-flag", DEVIATIONS["resume-flag"])
+def resume_flag() -> str:
+    bare, ours = Bare(), Ours()
+    for each in (bare, ours):
+        each.put(NOP)
+        each.run(rflags=RFLAGS_RF | 2)
+    found, corrected = bare.get("rflags"), ours.cpu.registers.rflags
+    return seen(
+        bool(found & RFLAGS_RF) and not corrected & RFLAGS_RF,
+        _both(f"RFLAGS {found:#x} after a nop", f"RFLAGS {corrected:#x}"),
+    )
+
+
 @proof("counted-exit", DEVIATIONS["counted-exit"])
 def counted_exit() -> str:
     bare, ours = Bare(), Ours()
@@ -311,5 +324,6 @@ PROOFS: Final[tuple[Proof, ...]] = (
     nxe_pke_tlb,
     int_6,
     syscall_nop,
+    resume_flag,
     counted_exit,
 )

@@ -147,7 +147,7 @@ class Tracing:
         cpu, rip = self._bare.cpu, VirtAddr(self._bare.entry)
         with Recorder(cpu) as recorder, guarded(cpu, seconds=None) as guard:
             while not guard.interrupted:
-                left = self._max_steps - recorder.instructions
+                left = self._max_steps - recorder.steps
                 if left <= 0 and rip != self._bare.returns_to:
                     self.stop = StepLimit(rip, self._max_steps)
                     return
