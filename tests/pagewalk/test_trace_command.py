@@ -256,13 +256,13 @@ def test_a_run_of_many_slices_is_whole(document):
 
 
 def test_what_the_engine_cannot_do_is_said_in_one_line(traced):
-    source = "f: mov ecx, 0xc0000080; rdmsr; or eax, 1; wrmsr; syscall"
+    source = "f: iretd"  # which looks for its frame at the lower half of RSP
 
     status, output, errors = traced(source, "--json", parse=False)
 
     assert (status, errors.count("\n")) == (1, 1)
     assert json.loads(output)["outcome"] == "error"
-    assert "syscall" in errors
+    assert "the engine cannot go on: the CPU reports #PF at 0x3ff8" in errors
 
 
 def test_where_there_is_ram_rsp_gets_the_return_address(document):
@@ -275,3 +275,75 @@ def test_an_invalid_opcode_is_shown_with_its_own_bytes(document):
     fault = document("f: ud2")["events"][-1]
 
     assert (fault["bytes"], fault["text"]) == ("0f 0b", "ud2")
+
+
+# ------------------------------------------------------------------ exceptions that are handled
+
+
+@pytest.fixture
+def handled():
+    """The example that takes a page fault through its own IDT."""
+    return run_cli("trace", "docs/examples/handler.S", "--json")
+
+
+def test_a_fault_that_the_guest_handles_is_an_event_and_the_run_completes(handled):
+    status, document, errors = handled
+
+    assert (status, errors, document["outcome"]) == (0, "", "completed")
+    assert document["stop"]["value"] == "0x600df00d"
+    (event,) = (event for event in document["events"] if event["event"] == "exception")
+    (fault,) = event["exceptions"]
+    assert (fault["address"], fault["error_code"], fault["reason"]) == (
+        "0xdead000",
+        0,
+        "not-present",
+    )
+    assert event["handler_symbol"].startswith("page_fault+0x0/")
+    assert event["text"] == "mov rax, qword ptr [rdi]"
+
+
+def test_the_text_names_the_handler_and_its_stack():
+    status, text, _ = run_cli("trace", "docs/examples/handler.S", parse=False)
+
+    assert status == 0
+    assert "<-- faults\n    #PF at 0xdead000: supervisor read, not-present" in text
+    assert "-> handler 0xffffffff81000039 (page_fault+0x0/0x10), CPL 0, RSP 0xffff" in text
+
+
+def test_an_idt_of_limit_0_shuts_the_machine_down(traced):
+    source = "f: lidt [rip + idtr]\n ud2\n .data\nidtr: .word 0\n .quad 0\n"
+
+    status, document, _ = traced(source, "--json")
+
+    assert (status, document["outcome"]) == (1, "shutdown")
+    vectors = [exc["vector"] for exc in document["stop"]["exceptions"]]
+    assert vectors == [6, 13, 13, 8, 13]
+
+
+def test_a_handler_that_mends_nothing_ends_at_the_limit(traced):
+    source = """
+f:  lea rax, [rip + handler]
+    lea rdi, [rip + gate]
+    mov [rdi], ax
+    shr rax, 16
+    mov [rdi + 6], ax
+    shr rax, 16
+    mov [rdi + 8], eax
+    lgdt [rip + gdtr]
+    lidt [rip + idtr]
+    ud2
+handler: iretq
+    .data
+idt: .zero 6 * 16
+gate: .word 0, 0x10, 0x8e00, 0
+    .quad 0
+gdt: .quad 0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff
+gdtr: .word 31
+    .quad gdt
+idtr: .word 7 * 16 - 1
+    .quad idt
+"""
+    status, document, _ = traced(source, "--json", "--max-steps", "100")
+
+    assert (status, document["outcome"]) == (1, "limit")
+    assert sum(event["event"] == "exception" for event in document["events"]) == 46
