@@ -12,7 +12,9 @@ import sys
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
-from time import perf_counter
+from random import Random
+from tempfile import NamedTemporaryFile
+from time import perf_counter, process_time
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -20,7 +22,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import unicorn
 from unicorn import x86_const as x86
 
-from emu import Access, Machine, PageFault, PhysAddr, Returned, Stop, VirtAddr, map_page, refusal
+from emu import (
+    Access,
+    Machine,
+    PageFault,
+    PhysAddr,
+    Returned,
+    StepLimit,
+    Stop,
+    VirtAddr,
+    map_page,
+    refusal,
+)
 from emu.fault import PF
 from emu.paging import RW
 from emu.system import write_system_tables
@@ -34,6 +47,7 @@ DATA = VirtAddr(0xFFFF_8880_0000_0000)
 ABSENT = VirtAddr(0xFFFF_E700_0000_0000)
 STORE, HLT = b"\xc7\x47\x34\x01\x00\x00\x00\xf4", b"\xf4"  # mov dword ptr [rdi + 0x34], 1; hlt
 HANDLER = b"\x48\x83\xc4\x08\x4c\x89\xe7\x48\xcf"  # add rsp, 8; mov rdi, r12; iretq
+ENDLESS = b"\xeb\xfe"  # jmp to itself
 RETURN = CODE + 0x100
 SYSTEM = VirtAddr(0xFFFF_C000_0000_0000)
 ROUNDS = 60
@@ -73,7 +87,7 @@ def best(function: Callable[[], object], number: int = 200, rounds: int = ROUNDS
     return min(seconds(function, number) for _ in range(rounds))
 
 
-def wall(*command: str, status: int = 0) -> float:
+def wall(*command: str, status: int = 0, rounds: int = 9) -> float:
     """Return the shortest time that a whole `pagewalk` takes, in seconds."""
 
     def run() -> None:
@@ -82,7 +96,7 @@ def wall(*command: str, status: int = 0) -> float:
         )
         assert found.returncode == status, found.stderr
 
-    return best(run, number=1, rounds=9)
+    return best(run, number=1, rounds=rounds)
 
 
 def printed(code: str) -> float:
@@ -95,9 +109,9 @@ def printed(code: str) -> float:
 # -- the machine
 
 
-def machine(levels: int = 4) -> Machine:
+def machine(levels: int = 4, cpus: int = 1) -> Machine:
     """A machine of a tebibyte with a store that faults and a hlt to return to."""
-    built = Machine(ram=TIB, levels=levels, code=[(CODE_PA, CODE_PA + (2 << 20))])
+    built = Machine(ram=TIB, levels=levels, cpus=cpus, code=[(CODE_PA, CODE_PA + (2 << 20))])
     where = built.memory, built.frames, built.cpu.paging
     map_page(*where, CODE, CODE_PA, 0, level=2)
     map_page(*where, DATA, PhysAddr(0x200_0000), RW)
@@ -187,6 +201,17 @@ def delivered_ratio() -> float:
     return ratio(delivered, fault_baseline(machine()), number=100)
 
 
+def turn() -> float:
+    """Each turn is one step, and the other CPU's next."""
+    built = machine(cpus=2)
+    built.memory.write(CODE_PA, ENDLESS)
+    for cpu in built.cpus:
+        cpu.write(rip=CODE)
+    turns = [(0, 1), (1, 1)] * 50
+    assert built.interleave(turns) == [StepLimit(CODE, 1)] * 100
+    return best(lambda: built.interleave(turns), number=5) / 100 * 1e6
+
+
 def explained_walk(levels: int) -> float:
     built = machine(levels)
     read, paging, access = built.memory.read_u64, built.cpu.paging, Access("write", user=True)
@@ -204,6 +229,21 @@ def resident() -> float:
         "status = dict(line.split(':') for line in open('/proc/self/status'))\n"
         "print(int(status['VmRSS'].split()[0]) / 1024)"
     )
+
+
+def swept_case() -> float:
+    """The CPU time of a case: done by the CPU and judged; the cases are from all over."""
+    from pagewalk.sweep.families import families
+    from pagewalk.sweep.judging import do_unit
+    from pagewalk.sweep.tally import whole
+
+    units = whole(families(levels)["access"] for levels in (4, 5))[::40]
+    do_unit(units[0])  # the machines are made
+    do_unit(units[-1])
+    begin = process_time()
+    for unit in units:
+        assert do_unit(unit) == {}
+    return (process_time() - begin) / sum(len(unit.numbers) for unit in units) * 1e6
 
 
 # -- Linux on it
@@ -250,6 +290,23 @@ def scenario() -> float:
     return best(lambda: run_scenario("vmemmap-devdax"), number=1, rounds=15) * 1e3
 
 
+def access_file() -> float:
+    """Every case has controls of its own, and tables anywhere in a terabyte."""
+    rng = Random(1)
+    number = 30_000
+    lines = ["va,e4,e3,e2,e1,kind,user,wp,smep,smap,nxe,ac,pke,pkru"]
+    for _ in range(number):
+        entries = [rng.randrange(1 << 28) << 12 | rng.choice((7, 7, 7, 5, 3, 0)) for _ in range(4)]
+        switches = [rng.randrange(2) for _ in range(7)]
+        numbers = f"{rng.randrange(1 << 47):x},{','.join(map(hex, entries))}"
+        flags = f"{rng.choice(('read', 'write', 'fetch'))},{','.join(map(str, switches))}"
+        lines.append(f"{numbers},{flags},{rng.randrange(1 << 32):x}")
+    with NamedTemporaryFile("w", suffix=".csv") as file:
+        file.write("\n".join(lines))
+        file.flush()
+        return wall("access", "--file", file.name, rounds=3) / number * 1e6
+
+
 def fork() -> float:
     from kernel_model import Kernel
 
@@ -288,6 +345,7 @@ ROWS = (
     Row("a fault delivered and returned from / the baseline", 10, "x", delivered_ratio),
     Row("an explained walk, 4 levels", 5, "us", lambda: explained_walk(4)),
     Row("an explained walk, 5 levels", 5, "us", lambda: explained_walk(5)),
+    Row("a turn of two CPUs", 100, "us", turn),
     Row("a fresh Machine of 1 TiB", 1, "ms", fresh_machine),
     Row("resident, 1 TiB untouched", 64, "MiB", resident),
     Row("Kernel.run that faults / the baseline", 4, "x", lambda: kernel_run_ratio(faults=True)),
@@ -297,6 +355,8 @@ ROWS = (
     Row("vmemmap-devdax in process", 20, "ms", scenario),
     Row("sync of one slot into 10,000 tables", 5, "ms", sync),
     Row("a fork", 50, "us", fork),
+    Row("pagewalk sweep, a case of access.c", 125, "us", swept_case),
+    Row("a case of pagewalk access --file", 100, "us", access_file),
     Row("pagewalk run vmemmap-devdax", 0.5, "s", lambda: wall("run", "vmemmap-devdax", status=1)),
     Row("pagewalk --help", 150, "ms", lambda: wall("--help") * 1e3),
 )

@@ -176,6 +176,28 @@ def two_roots() -> str:
     )
 
 
+@proof("code-others", "a store to code by one engine is not seen by another's code cache")
+def code_others() -> str:
+    first = Bare()
+    second = Bare(beside=first)
+    there, patch = first.put(answer(1), 0x40), first.put(PATCH)
+    forget: tuple[Callable[[], object], ...] = (
+        lambda: None,
+        lambda: first.run(patch, rdi=there, rsi=2),
+        second.uc.ctl_flush_tb,
+    )
+    values = []
+    for act in forget:
+        act()
+        second.run(there, rax=0)
+        values.append(second.get("rax"))
+    return seen(
+        values == [1, 1, 2],
+        f"it answered {values[0]}; when the other had stored 2 {values[1]}, after a code flush "
+        f"{values[2]}",
+    )
+
+
 PROOFS: Final[tuple[Proof, ...]] = (
     tlb_flush,
     tlb_keep,
@@ -184,4 +206,5 @@ PROOFS: Final[tuple[Proof, ...]] = (
     code_guest,
     code_remap,
     two_roots,
+    code_others,
 )
