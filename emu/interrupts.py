@@ -154,7 +154,7 @@ def deliver(
         if isinstance(found, OutsideRam):
             return found
         exceptions.append(found)
-        if served.vector == DF:
+        if served.vector == DF and not is_software(served):
             return Shutdown(found.rip, tuple(exceptions))
         if _is_double_fault(served, found):
             exceptions.append(Trap(DF, 0, found.rip))

@@ -295,6 +295,13 @@ def test_what_stops_an_int_comes_back_to_it_and_is_the_programs_own_doing(system
     assert found.exceptions == (INT_80, Trap(GP, 0x402, RIP))
 
 
+def test_what_stops_an_int_8_is_no_shutdown(system: System) -> None:
+    system.handle({GP: HANDLER})
+    int_8 = Trap(DF, None, VirtAddr(RIP + 2), instruction=RIP)
+
+    assert entered(system, int_8).exceptions == (int_8, Trap(GP, 0x42, RIP))
+
+
 def test_software_must_be_let_through_the_gate(system: System) -> None:
     system.handle({0x80: HANDLER, GP: HANDLER})
 
