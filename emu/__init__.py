@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emu.cpu import Cpu as Cpu
+    from emu.descriptors import Gate as Gate
+    from emu.descriptors import SystemSegment as SystemSegment
+    from emu.descriptors import TableRegister as TableRegister
     from emu.fault import EmuError as EmuError
     from emu.fault import EngineError as EngineError
     from emu.fault import Halted as Halted
@@ -28,10 +31,17 @@ if TYPE_CHECKING:
     from emu.paging import Paging as Paging
     from emu.paging import PhysAddr as PhysAddr
     from emu.paging import VirtAddr as VirtAddr
+    from emu.probe import BadCase as BadCase
+    from emu.probe import Case as Case
+    from emu.probe import Probe as Probe
+    from emu.probe import Seen as Seen
+    from emu.probe import Verdict as Verdict
     from emu.registers import Registers as Registers
     from emu.rights import Access as Access
     from emu.rights import Refusal as Refusal
     from emu.rights import refusal as refusal
+    from emu.system import SystemTables as SystemTables
+    from emu.system import write_system_tables as write_system_tables
     from emu.tables import Range as Range
     from emu.tables import map_page as map_page
     from emu.tables import map_range as map_range
@@ -45,13 +55,16 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "cpu": "Cpu",
+    "descriptors": "Gate SystemSegment TableRegister",
     "fault": "EmuError EngineError Halted NotMapped OutOfFrames OutsideRam PageFault Returned "
     "Shutdown StepLimit Stop Trap",
     "machine": "Machine",
     "memory": "Frames NoRam PhysMemory",
     "paging": "Paging PhysAddr VirtAddr",
+    "probe": "BadCase Case Probe Seen Verdict",
     "registers": "Registers",
     "rights": "Access Refusal refusal",
+    "system": "SystemTables write_system_tables",
     "tables": "Range map_page map_range ranges unmap_page",
     "virtual": "read_virtual translate write_virtual",
     "walk": "Step Walk",

@@ -86,6 +86,8 @@ _emu_start: Final = _uclib.uc_emu_start  # bound once: these four make up a faul
 _context_save: Final = _uclib.uc_context_save
 _context_restore: Final = _uclib.uc_context_restore
 _reg_read: Final = _uclib.uc_reg_read
+_ctl: Final = _uclib.uc_ctl
+_FLUSH_TLB: Final = unicorn.UC_CTL_IO_WRITE << 30 | unicorn.UC_CTL_TLB_FLUSH
 _vmem_translate: Final = _uclib.uc_vmem_translate  # which the binding does not offer
 _TRANSLATION_BUFFER: Final = 32 << 20  # virtual; touched as needed
 
@@ -153,14 +155,8 @@ class Engine:
         return error
 
     def fetch(self, va: int) -> int:
-        """Translate `va` as a fetch does, execute nothing, take a picture; return an error number.
-
-        Sets A on the way. Where it is refused, the picture has CR2 and the error code of the #PF.
-        """
-        pa = ctypes.c_uint64()
-        error: int = _vmem_translate(
-            self._uch, ctypes.c_uint64(va), unicorn.UC_PROT_EXEC, ctypes.byref(pa)
-        )
+        """Translate `va` as `translate_fetch` does, and take a picture; return an error number."""
+        error = translate_fetch(self._uch, va)
         _context_save(self._uch, self._blob_handle)
         return error
 
@@ -329,7 +325,7 @@ class Engine:
 
     def invalidate_tlb(self) -> None:
         """Forget every cached translation."""
-        self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
+        _ctl(self._uch, _FLUSH_TLB)
 
     def invalidate_code(self) -> None:
         """Forget every translated block of code."""
@@ -416,6 +412,15 @@ class Engine:
 def unpack_registers(packed: bytes) -> Registers:
     """Return the registers that `Engine.packed` packed; RFLAGS is without the arithmetic flags."""
     return Registers._make(_PACKED.unpack(packed))
+
+
+def translate_fetch(engine: Any, va: int) -> int:
+    """Walk for `va` as a fetch does, A bits included, and execute nothing; return an error number.
+
+    Where the fetch is refused, the CPU's state has CR2 and the error code of the #PF.
+    """
+    pa = ctypes.c_uint64()
+    return int(_vmem_translate(engine, ctypes.c_uint64(va), unicorn.UC_PROT_EXEC, ctypes.byref(pa)))
 
 
 def is_store(kind: int) -> bool:

@@ -23,6 +23,8 @@ COMMANDS = {
     "run": "run a scenario and tell its story",
     "walk": "show every entry read for an address, and where the walk stops",
     "trace": "run a .S file of your own and print every instruction and access",
+    "access": "make one access on the CPU, under raw entries; or one for each row of a file",
+    "sweep": "judge a matrix of accesses by the CPU, the walk and an oracle",
     "asm": "list a .S file: offsets, bytes, mnemonics, symbols",
     "doctor": "prove, on this machine, every engine behaviour that is relied upon",
 }

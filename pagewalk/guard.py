@@ -2,7 +2,8 @@
 
 Knows that Python's signal handler does not run while the engine does. One thread waits for
 either event and stops the CPU; it repeats itself until the run has ended, since a stop that
-arrives just before the engine starts is lost. Refuses to know what is run.
+arrives just before the engine starts is lost. Runs of microseconds are let through instead.
+Refuses to know what is run.
 """
 
 import os
@@ -10,10 +11,12 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 SECONDS: Final = 60
 """How long a scenario may take."""
 
@@ -31,6 +34,37 @@ class Guard:
     def __init__(self) -> None:
         self.interrupted = False
         self.timed_out = False
+
+
+@contextmanager
+def uninterrupted(run: Callable[[_T], _R]) -> Iterator[Callable[[_T], _R]]:
+    """Give a `run` that Ctrl-C ends only when it is over; must be entered by the main thread.
+
+    That is for short runs: a KeyboardInterrupt that is raised in a hook of the engine gets lost.
+    """
+    inside = came = False
+
+    def on_signal(*_: object) -> None:
+        nonlocal came
+        came = True
+        if not inside:
+            raise KeyboardInterrupt
+
+    def run_through(argument: _T) -> _R:
+        nonlocal inside
+        inside = True
+        try:
+            return run(argument)
+        finally:
+            inside = False
+            if came:
+                raise KeyboardInterrupt
+
+    old_handler = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield run_through
+    finally:
+        signal.signal(signal.SIGINT, old_handler)
 
 
 @contextmanager

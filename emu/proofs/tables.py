@@ -6,6 +6,7 @@ against the CPU in every combination.
 
 from typing import Final
 
+from emu import _unicorn
 from emu.fault import PF_I, PF_P, PF_PK, PF_RSVD, PF_U, PF_W
 from emu.paging import (
     CR4_PKE,
@@ -181,6 +182,24 @@ def protection_keys() -> str:
     )
 
 
+@proof("translate-fetch", "a translation for a fetch sets A, or is refused, as the fetch would be")
+def translate_fetch() -> str:
+    bare = Bare()
+    bare.map(DATA, DATA_PA)
+    bare.map(DATA + 0x1000, DATA_PA, XD)
+    found = []
+    for va in (DATA, DATA + 0x1000):
+        status = _unicorn.translate_fetch(bare.uc._uch, va)
+        blob = _unicorn.view(bare.uc.context_save())
+        control = _unicorn.CONTROL.unpack_from(blob, _unicorn.AT_CONTROL)
+        found.append((bool(status), control[2], control[7], bare.entry(va) & A))
+    return seen(
+        found == [(False, 0, 0, A), (True, DATA + 0x1000, PF_P | PF_I, 0)],
+        "refused, CR2, error code and A of the leaf, without XD and with it: "
+        + "; ".join(f"{no}, {cr2:#x}, {code:#x}, {a:#x}" for no, cr2, code, a in found),
+    )
+
+
 PROOFS: Final[tuple[Proof, ...]] = (
     error_codes,
     reserved_bits,
@@ -190,4 +209,5 @@ PROOFS: Final[tuple[Proof, ...]] = (
     smap,
     smep_wp,
     protection_keys,
+    translate_fetch,
 )

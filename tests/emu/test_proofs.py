@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+import unicorn
 from unicorn import x86_const as x86
 
 from emu import _unicorn
@@ -153,6 +154,13 @@ def test_memory_of_the_last_exception_that_is_gone_is_noticed(
 
     with pytest.raises(ProofFailed):
         PROOF["old-exception"].see()
+
+
+def test_a_fetch_that_is_translated_as_a_load_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unicorn, "UC_PROT_EXEC", unicorn.UC_PROT_READ)
+
+    with pytest.raises(ProofFailed, match="with it: False, 0x0, 0x0, 0x20; False"):
+        PROOF["translate-fetch"].see()
 
 
 def test_ram_that_is_not_sparse_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
