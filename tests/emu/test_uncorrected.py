@@ -13,7 +13,7 @@ from support.guest import CODE, DATA, HOLE, USER_DATA, Guest
 
 from emu import EngineError, OutsideRam, PageFault, PhysAddr, Returned, StepLimit, Trap
 from emu.deviations import UNCORRECTED
-from emu.fault import GP, PF_P, PF_W, UD
+from emu.fault import GP, PF_P, PF_RSVD, PF_W, UD
 from emu.paging import CR4_LA57, RW, A
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +84,25 @@ def test_refused_gigabyte(guest: Guest) -> None:
     entry_pa = guest.map(DATA, 0, 0, level=3)
 
     stop = guest.run("mov [rdi], rax", rdi=DATA)
+
+    assert stop == PageFault(DATA, PF_P | PF_W, rip=CODE)
+    assert (guest.u64(entry_pa) or 0) & A
+
+
+def test_refused_gigabyte_with_a_crooked_address(guest: Guest) -> None:
+    entry_pa = guest.map(DATA, 0, RW, level=3)
+    guest.change_entry(DATA, 3, put=1 << 13)
+
+    stop = guest.run("mov rax, [rdi]", rdi=DATA)
+
+    assert stop == PageFault(DATA, PF_P | PF_RSVD, rip=CODE)
+    assert (guest.u64(entry_pa) or 0) & A
+
+
+def test_refused_update(guest: Guest) -> None:
+    entry_pa = guest.map(DATA, 0, 0)
+
+    stop = guest.run("lock or [rdi], al", rdi=DATA)
 
     assert stop == PageFault(DATA, PF_P | PF_W, rip=CODE)
     assert (guest.u64(entry_pa) or 0) & A
