@@ -8,6 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emu.case import BadCase as BadCase
+    from emu.case import Case as Case
+    from emu.case import Seen as Seen
+    from emu.case import Verdict as Verdict
     from emu.cpu import Cpu as Cpu
     from emu.descriptors import Gate as Gate
     from emu.descriptors import SystemSegment as SystemSegment
@@ -31,11 +35,7 @@ if TYPE_CHECKING:
     from emu.paging import Paging as Paging
     from emu.paging import PhysAddr as PhysAddr
     from emu.paging import VirtAddr as VirtAddr
-    from emu.probe import BadCase as BadCase
-    from emu.probe import Case as Case
     from emu.probe import Probe as Probe
-    from emu.probe import Seen as Seen
-    from emu.probe import Verdict as Verdict
     from emu.registers import Registers as Registers
     from emu.rights import Access as Access
     from emu.rights import Refusal as Refusal
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from emu.walk import Walk as Walk
 
 _WHERE = {
+    "case": "BadCase Case Seen Verdict",
     "cpu": "Cpu",
     "descriptors": "Gate SystemSegment TableRegister",
     "fault": "EmuError EngineError Halted NotMapped OutOfFrames OutsideRam PageFault Returned "
@@ -61,7 +62,7 @@ _WHERE = {
     "machine": "Machine",
     "memory": "Frames NoRam PhysMemory",
     "paging": "Paging PhysAddr VirtAddr",
-    "probe": "BadCase Case Probe Seen Verdict",
+    "probe": "Probe",
     "registers": "Registers",
     "rights": "Access Refusal refusal",
     "system": "SystemTables write_system_tables",

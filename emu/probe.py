@@ -7,9 +7,20 @@ should come to: that the CPU says, and `walk` and `rights` explain. SDM vocabula
 
 from functools import lru_cache
 from types import TracebackType
-from typing import Final, NamedTuple, get_args
+from typing import Final, get_args
 
-from emu.fault import BP, GP, PF, VECTOR_NAME, EngineError
+from emu.case import (
+    NON_CANONICAL,
+    WENT_THROUGH,
+    Case,
+    Outcome,
+    Seen,
+    Verdict,
+    check,
+    check_shared,
+    judge,
+)
+from emu.fault import BP, GP, PF, EngineError
 from emu.machine import Machine
 from emu.memory import Frames
 from emu.paging import (
@@ -17,7 +28,6 @@ from emu.paging import (
     FRAME_SIZE,
     MAXPHYADDR,
     RFLAGS_AC,
-    U64,
     US,
     A,
     D,
@@ -28,12 +38,9 @@ from emu.paging import (
     index,
     page_shift,
 )
-from emu.rights import Access, Kind, Refusal, refusal
+from emu.rights import Access, Kind, refusal
 from emu.tables import map_page
 from emu.walk import Walk, walk
-
-NON_CANONICAL: Final = "non-canonical"
-"""The rule of an address that is none: #GP(0), and no table is read."""
 
 _FRAME: Final = (1 << MAXPHYADDR) - FRAME_SIZE  # bits 39:12 of an entry name a frame
 _GIB: Final = 30
@@ -49,85 +56,12 @@ _INT3: Final = 0xCC  # how each ends: whatever comes before it, it comes after t
 _READ_ROUTINE: Final = bytes((0x8A, 0x07, _INT3))  # mov al, [rdi]; int3
 _WRITE_ROUTINE: Final = bytes((0x88, 0x07, _INT3))  # mov [rdi], al; int3
 _RFLAGS: Final = 0x2  # bit 1 is always 1
-_U32: Final = (1 << 32) - 1
-_Outcome = tuple[int | None, int | None, VirtAddr | None]  # vector, error code, CR2
-_WENT_THROUGH: Final[_Outcome] = (None, None, None)
-_KINDS: Final = get_args(Kind)
 _ACCESS: Final = {
     (kind, user, ac): Access(kind, user, ac=ac)
-    for kind in _KINDS
+    for kind in get_args(Kind)
     for user in (False, True)
     for ac in (False, True)
 }
-
-
-class Case(NamedTuple):
-    """One access, of one byte, and all that decides what it comes to.
-
-    `entries` are raw values, the root's first, at least one; the last need not map a page. Each
-    names a frame with its bits 39:12, whatever its P and PS say, and there the next one lies, at
-    the index that `va` selects. All other RAM is zero.
-    """
-
-    va: int
-    entries: tuple[int, ...]
-    levels: int = 4
-    kind: Kind = "read"
-    user: bool = False
-    wp: bool = True
-    smep: bool = False
-    smap: bool = False
-    nxe: bool = True
-    ac: bool = False
-    pke: bool = False
-    pkru: int = 0
-
-
-class Verdict(NamedTuple):
-    """What a case came to: the exception and the rule behind it, or None where it went through.
-
-    `cr2` is None for a #GP, which leaves CR2 alone. `entries_after` are the case's entries after
-    the access, reached or not, in the order given.
-    """
-
-    vector: int | None
-    error_code: int | None
-    cr2: VirtAddr | None
-    rule: str | None
-    entries_after: tuple[int, ...]
-
-    def __repr__(self) -> str:
-        after = " ".join(f"{entry:#x}" for entry in self.entries_after)
-        what = _exception_text(self.vector, self.error_code, self.cr2)
-        return f"Verdict({what}, {self.rule!r}, after {after})"
-
-
-class Seen(NamedTuple):
-    """What the CPU did with a case, and beside it, uncompared, what the tables say.
-
-    `entries_after` is as the engine left it. `walk` is that of the case's address, before the
-    access; `refusal` is what the rights make of it, None if nothing or if there is no walk.
-    `slots` says where each entry lies.
-    """
-
-    vector: int | None
-    error_code: int | None
-    cr2: VirtAddr | None
-    entries_after: tuple[int, ...]
-    walk: Walk
-    refusal: Refusal | None
-    slots: tuple[PhysAddr, ...]
-
-
-class BadCase(ValueError):
-    """A case that is bad input: which field, its value, and what was expected.
-
-    Of the entries, `entry` says which: 0 is the root's.
-    """
-
-    def __init__(self, field: str, value: str, expected: str, *, entry: int = 0) -> None:
-        super().__init__(f"{field} {value}: expected {expected}")
-        self.field, self.value, self.expected, self.entry = field, value, expected, entry
 
 
 class Probe:
@@ -156,7 +90,7 @@ class Probe:
 
     def see(self, case: Case) -> Seen:
         """Run the case, and say what there was to see, without a judgement. Raises BadCase."""
-        _check(case)
+        check(case)
         bench = self._benches.get(case.levels)
         if bench is None or bench.left == 0 or not bench.is_outside(case.entries):
             bench = self._new_bench(case)
@@ -188,38 +122,6 @@ class Probe:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def judge(case: Case, seen: Seen) -> Verdict:
-    """Return what a case comes to on a CPU; EngineError if this CPU and the tables disagree."""
-    expected = _WENT_THROUGH
-    rule = None
-    if seen.refusal is not None:
-        expected = PF, seen.refusal.error_code, VirtAddr(case.va)
-        rule = seen.refusal.reason
-    elif seen.walk.verdict == NON_CANONICAL:
-        expected, rule = (GP, 0, None), NON_CANONICAL
-    if seen[:3] != expected:
-        raise EngineError(
-            f"the CPU reports {_exception_text(*seen[:3])}, the tables say "
-            f"{_exception_text(*expected)}: {case}, {seen.walk!r}"
-        )
-    return tuple.__new__(Verdict, (*expected, rule, corrected(seen)))
-
-
-def corrected(seen: Seen) -> tuple[int, ...]:
-    """Return the entries as a CPU leaves them (deviation "refused-gigabyte")."""
-    found = seen.walk
-    if seen.vector != PF or found.level != 3:
-        return seen.entries_after
-    _, leaf_pa, leaf = found.steps[-1]
-    if leaf & A:
-        return seen.entries_after
-    # No entry above lies in the same place: it would have ended the walk, as this one did.
-    return tuple(
-        entry & ~A if slot == leaf_pa else entry
-        for slot, entry in zip(seen.slots, seen.entries_after, strict=True)
-    )
 
 
 class _Bench:
@@ -298,7 +200,7 @@ class _Bench:
             table = entry & _FRAME
             level -= 1
         if len(set(slots)) < len(slots):
-            _check_shared(case.entries, slots)
+            check_shared(case.entries, slots)
         return tuple(slots)
 
     def _load(self, case: Case) -> None:
@@ -330,7 +232,7 @@ class _Bench:
             + (_WRITE if case.kind == "write" else 0)
         )
 
-    def _touch(self, rip: int, case: Case, byte: int = 0) -> _Outcome:
+    def _touch(self, rip: int, case: Case, byte: int = 0) -> Outcome:
         """Run from `rip`, with the case's address in RDI and `byte` in AL."""
         engine = self._engine
         flags = _RFLAGS | RFLAGS_AC if case.ac else _RFLAGS
@@ -338,17 +240,17 @@ class _Bench:
         error = engine.start(rip)
         vector = engine.event[0]
         if vector == BP:
-            return _WENT_THROUGH
+            return WENT_THROUGH
         if vector not in (PF, GP):
             raise EngineError(f"unicorn error {error}, event {vector}, on {case}")
         engine.forget_exception()
         return self._exception(vector)
 
-    def _fetch(self, va: VirtAddr) -> _Outcome:
+    def _fetch(self, va: VirtAddr) -> Outcome:
         """Have the CPU translate a fetch, and execute nothing."""
-        return self._exception(PF) if self._engine.fetch(va) else _WENT_THROUGH
+        return self._exception(PF) if self._engine.fetch(va) else WENT_THROUGH
 
-    def _exception(self, vector: int) -> _Outcome:
+    def _exception(self, vector: int) -> Outcome:
         control = self._engine.control()
         cr2, code = control[2], control[7]
         return vector, code, VirtAddr(cr2) if vector == PF else None
@@ -393,38 +295,3 @@ def _byte_after(found: Walk, words: memoryview) -> int:
     if found.steps[-1].entry_pa == pa & ~7:
         word |= D
     return word >> 8 * (pa & 7) & 0xFF
-
-
-def _check(case: Case) -> None:
-    """Raise BadCase unless every field of the case is what it may be."""
-    va, entries, levels, kind = case[:4]
-    if levels not in (4, 5):
-        raise BadCase("levels", str(levels), "4 or 5")
-    if not 0 <= va <= U64:
-        raise BadCase("va", f"{va:#x}", "a 64-bit address")
-    if not 1 <= len(entries) <= levels:
-        raise BadCase("entries", f"{len(entries)} of them", f"1 to {levels}, the root's first")
-    for n, entry in enumerate(entries):
-        if not 0 <= entry <= U64:
-            raise BadCase("entries", f"{entry:#x}", "a 64-bit value", entry=n)
-    if kind not in _KINDS:
-        raise BadCase("kind", repr(kind), "read, write or fetch")
-    if not 0 <= case.pkru <= _U32:
-        raise BadCase("pkru", f"{case.pkru:#x}", "a 32-bit value")
-
-
-def _check_shared(entries: tuple[int, ...], slots: list[PhysAddr]) -> None:
-    """Raise BadCase if one place should hold two values."""
-    held: dict[PhysAddr, int] = {}
-    for n, (slot, entry) in enumerate(zip(slots, entries, strict=True)):
-        other = held.setdefault(slot, entry)
-        if other != entry:
-            same = f"{other:#x}, which lies in the same place, pa {slot:#x}"
-            raise BadCase("entries", f"{entry:#x}", same, entry=n)
-
-
-def _exception_text(vector: int | None, error_code: int | None, cr2: int | None) -> str:
-    if vector is None:
-        return "no exception"
-    where = "" if cr2 is None else f" at {cr2:#x}"
-    return f"{VECTOR_NAME[vector]} {error_code:#x}{where}"

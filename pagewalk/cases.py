@@ -106,15 +106,23 @@ def _hex(text: str) -> int:
     return int(text, 16)
 
 
+def _one_of(*values: int) -> Callable[[str], int]:
+    """Return how to read a number that is one of `values`."""
+    return lambda text: values[values.index(_hex(text))]
+
+
 _ENTRIES: Final = ("e5", "e4", "e3", "e2", "e1")
 _FLAGS: Final = ("user", "wp", "smep", "smap", "nxe", "ac", "pke")
-_CHOICES: Final[dict[str, dict[str, Any]]] = {
-    "levels": {"4": 4, "5": 5},
-    "kind": {kind: kind for kind in ("read", "write", "fetch")},
-    **{column: {"0": False, "1": True} for column in _FLAGS},
-}
+_KINDS: Final = {kind: kind for kind in ("read", "write", "fetch")}
 _READ: Final[dict[str, Callable[[str], Any]]] = {
     **dict.fromkeys(("va", *_ENTRIES, "pkru"), _hex),
-    **{column: choices.__getitem__ for column, choices in _CHOICES.items()},
+    "levels": _one_of(4, 5),
+    "kind": _KINDS.__getitem__,
+    **dict.fromkeys(_FLAGS, _one_of(False, True)),
 }
-_EXPECTED: Final = {column: " or ".join(_CHOICES.get(column, ["a hex number"])) for column in _READ}
+_EXPECTED: Final = {
+    **dict.fromkeys(_READ, "a hex number"),
+    "levels": "4 or 5",
+    "kind": " or ".join(_KINDS),
+    **dict.fromkeys(_FLAGS, "0 or 1"),
+}
