@@ -141,7 +141,7 @@ def deliver(
     An exception on the way is served instead, or becomes a double fault, by the SDM's table; one
     on the way to the handler of a double fault ends in a Shutdown. Where the CPU would have to
     read or write outside RAM there is nothing to go on with: OutsideRam. With these two, stores are
-    lost; they were A and D bits. `known` may start empty, and saves walks.
+    lost; they were A and D bits, and accessed flags. `known` may start empty, and saves walks.
     """
     stores: dict[PhysAddr, int] = {}
     exceptions = [raised]
@@ -214,6 +214,8 @@ class _Attempt:
         rsp = self._stack(gate.ist, cpl)
         if not isinstance(rsp, int):
             return rsp
+        if not state.paging.is_canonical(rsp - 8 & U64):
+            return self._raise(SS, 0)
         if not state.paging.is_canonical(gate.offset):
             return self._raise(GP, 0)
 
@@ -250,7 +252,7 @@ class _Attempt:
         idt = self._state.idt
         if offset + GATE_SIZE - 1 > idt.limit:
             return self._raise(GP, name)
-        data = self._read(idt.base + offset, GATE_SIZE)
+        data = self._read(idt.base + offset, GATE_SIZE, (GP, name))
         if not isinstance(data, int):
             return data
         gate = Gate.unpack(data.to_bytes(GATE_SIZE, "little"))
@@ -271,7 +273,7 @@ class _Attempt:
         table = state.ldt if selector & SELECTOR_LDT else state.gdt
         if offset + 7 > table.limit:
             return self._raise(GP, name)
-        found = self._read(table.base + offset, 8)
+        found = self._read(table.base + offset, 8, (GP, name))
         if not isinstance(found, int):
             return found
         dpl = found >> SEGMENT_DPL_SHIFT & 3
@@ -281,7 +283,7 @@ class _Attempt:
         if not found & SEGMENT_PRESENT:
             return self._raise(NP, name)
         if not found & SEGMENT_ACCESSED:
-            stopped = self._set_accessed(table.base + offset)
+            stopped = self._set_accessed(table.base + offset, (GP, name))
             if stopped is not None:
                 return stopped
         return _Code(selector, dpl, bool(found & SEGMENT_CONFORMING))
@@ -292,20 +294,21 @@ class _Attempt:
         if not ist and cpl == state.cpl:
             return state.rsp & ~15
         offset = 28 + 8 * ist if ist else 4 + 8 * cpl
+        name = state.tr.selector & ~SELECTOR_RPL
         if offset + 7 > state.tr.limit:
-            return self._raise(TS, state.tr.selector & ~SELECTOR_RPL)
-        rsp = self._read(state.tr.base + offset, 8)
+            return self._raise(TS, name)
+        rsp = self._read(state.tr.base + offset, 8, (TS, name))
         return rsp & ~15 if isinstance(rsp, int) else rsp
 
-    # -- memory
+    # -- memory; `beyond` is the exception, vector and error code, at no canonical address
 
-    def _read(self, va: int, size: int) -> int | Stopped:
+    def _read(self, va: int, size: int, beyond: tuple[int, int]) -> int | Stopped:
         """Read a system structure, the lowest byte first."""
         skip = va & 7
         value = shift = pa = 0
         for at in range(va - skip, va + size, 8):
             if not shift or not at & _OFFSET:
-                found = self._translate(max(at, va) & U64, _READ)
+                found = self._translate(max(at, va) & U64, _READ, beyond)
                 if not isinstance(found, int):
                     return found
                 pa = found & ~7
@@ -321,7 +324,7 @@ class _Attempt:
         pa = 0
         for at in range(rsp - 8, rsp - 8 * len(frame) - 8, -8):
             if not where or at & _OFFSET == FRAME_SIZE - 8:
-                found = self._translate(at & U64, access)
+                found = self._translate(at & U64, access, (SS, 0))
                 if not isinstance(found, int):
                     return found
                 pa = found + 8
@@ -330,17 +333,17 @@ class _Attempt:
         self._stores.update(zip(where, frame, strict=True))
         return None
 
-    def _set_accessed(self, va: int) -> Stopped | None:
+    def _set_accessed(self, va: int, beyond: tuple[int, int]) -> Stopped | None:
         """Set the accessed flag of the code segment that the descriptor at `va` describes."""
         at = va + _ACCESSED_BYTE & U64
-        pa = self._translate(at, _UPDATE)
+        pa = self._translate(at, _UPDATE, beyond)
         if not isinstance(pa, int):
             return pa
         word = PhysAddr(pa & ~7)
         self._stores[word] = (self._word(word) or 0) | 1 << 8 * (pa & 7)
         return None
 
-    def _translate(self, va: int, access: Access) -> PhysAddr | Stopped:
+    def _translate(self, va: int, access: Access, beyond: tuple[int, int]) -> PhysAddr | Stopped:
         """Return where `va` lies, in RAM."""
         read = self._word if self._stores else self._ram
         known = self._known.get((va >> 12, access))
@@ -350,14 +353,14 @@ class _Attempt:
                     break
             else:
                 return PhysAddr(known[2] | va & _OFFSET)
+        if not self._state.paging.is_canonical(va):
+            return self._raise(*beyond)
         return self._walk(read, VirtAddr(va), access)
 
     def _walk(self, read: ReadU64, va: VirtAddr, access: Access) -> PhysAddr | Stopped:
         """Walk as the CPU does, with A and D."""
         state, stores = self._state, self._stores
         found = walk(read, state.paging, va)
-        if found.verdict == "non-canonical":
-            return self._raise(GP if access.implicit else SS, 0)
         if found.verdict == "outside-ram":
             return OutsideRam(found.table, self._rip, "table" if found.steps else "root", found)
         refused = refusal(found, access, state.paging)

@@ -6,6 +6,13 @@ Refuses to know what the CPU said: `cpu` compares. Imports no engine.
 
 from typing import Final, Literal, NamedTuple
 
+from emu.descriptors import (
+    SELECTOR_INDEX,
+    SELECTOR_LDT,
+    SELECTOR_RPL,
+    SystemSegment,
+    TableRegister,
+)
 from emu.fault import PF_U
 from emu.instruction import MAX_SIZE, Instruction, decode
 from emu.memory import PhysMemory
@@ -24,6 +31,10 @@ _DATA_ACCESS: Final = {
     for ac in (False, True)
 }
 _IMPLICIT: Final = (Access("read", implicit=True), Access("write", implicit=True))
+_FAR_POINTER: Final = frozenset(("call", "jmp", "lcall", "ljmp", "lss", "lfs", "lgs"))
+_FAR_RETURN: Final = frozenset(("retf", "retfq"))
+_INTERRUPT_RETURN: Final = frozenset(("iret", "iretd", "iretq"))
+_IO: Final = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd"))
 
 
 class Expected(NamedTuple):
@@ -195,6 +206,59 @@ class Predictor:
                 return touched
         return None
 
+    def descriptor_outside_ram(
+        self, who: Context, registers: Registers, gdt: TableRegister, ldt: SystemSegment
+    ) -> Expected | None:
+        """Return the first descriptor that the instruction at RIP looks up where there is no RAM.
+
+        Follows the selectors that it names, in the order of its operands; not what a descriptor
+        leads to in turn, such as the TSS behind a call gate.
+        """
+        instruction = self.instruction(who, VirtAddr(registers.rip))
+        if isinstance(instruction, Expected) or not instruction.implicit:
+            return None
+        for selector in self._selectors(who, registers, instruction):
+            if not selector & ~SELECTOR_RPL:
+                continue
+            base, limit = ldt[1:] if selector & SELECTOR_LDT else gdt
+            offset = selector & SELECTOR_INDEX
+            for at in (offset, offset + 8):  # of 16 bytes, if it is one of the system's
+                if at + 7 > limit:
+                    continue
+                for va in dict.fromkeys((base + at & U64, base + at + 7 & U64)):
+                    found = self.touch(who.paging, VirtAddr(va), _IMPLICIT[0])
+                    if isinstance(found, Expected) and found.kind == "outside-ram":
+                        return found
+        return None
+
+    def _selectors(self, who: Context, registers: Registers, instruction: Instruction) -> list[int]:
+        """Return the selectors that the instruction looks up, as far as they can be read."""
+        name = instruction.mnemonic.split()[-1]
+        if name in _IO:
+            return []
+        source = next((a for a in instruction.accesses(registers) if a.reads), None)
+        if source is None:
+            register = instruction.operands.split(", ")[-1]
+            return [getattr(registers, _whole(register)) & 0xFFFF]
+        va, size = source[:2]
+        if name in _INTERRUPT_RETURN:
+            where = [va + size // 5, va + size // 5 * 4]
+        elif name in _FAR_RETURN:
+            where = [va + size // 2]
+        else:
+            where = [va + size - 2 if name in _FAR_POINTER else va]
+        return [word for at in where if (word := self._word(who.paging, at)) is not None]
+
+    def _word(self, paging: Paging, va: int) -> int | None:
+        """Read 2 bytes, whoever may; None where they are not mapped, or not in RAM."""
+        found = 0
+        for n in (0, 1):
+            pa = walk(self._memory.read_u64, paging, VirtAddr(va + n & U64)).pa
+            if pa is None or not self._memory.holds(pa, 1):
+                return None
+            found |= self._memory.peek(pa, 1)[0] << 8 * n
+        return found
+
     def _is_reported_as(self, who: Context, stop: Expected, error_code: int) -> bool:
         """Tell whether the CPU reports `stop` as a #PF with this error code."""
         missing_table = stop.kind == "outside-ram" and stop.what != "leaf"
@@ -264,3 +328,8 @@ def _code_of_zeros(found: Walk, access: Access, paging: Paging) -> int:
     refused = refusal(found._replace(verdict="not-present"), access, paging)
     assert refused is not None
     return refused.error_code
+
+
+def _whole(name: str) -> str:
+    """Return the name of the 64-bit register that `name` is a part of: rax for ax, r8 for r8d."""
+    return name.rstrip("dw") if name[1:2].isdigit() else f"r{name[-2:]}"

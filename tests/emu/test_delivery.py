@@ -175,7 +175,10 @@ def test_an_int_pushes_no_error_code_whatever_the_vector(system: System, vector:
     assert system.cpu.registers.rbx == routine["behind"]
 
 
-@pytest.mark.parametrize(("source", "size"), [("int3", 1), (".byte 0xcd, 3", 2), ("int 0x80", 2)])
+@pytest.mark.parametrize(
+    ("source", "size"),
+    [("int3", 1), (".byte 0xcd, 3", 2), ("int 0x80", 2), ("int 0xcc", 2)],
+)
 def test_an_int_without_a_gate_is_a_fault_at_the_int(
     system: System, source: str, size: int
 ) -> None:

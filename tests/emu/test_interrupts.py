@@ -385,6 +385,32 @@ def test_ac_does_not_help_a_table_in_a_users_page(system: System) -> None:
     assert found.exceptions[1].reason == "smap"
 
 
+def test_a_stack_that_is_not_canonical_comes_before_a_handler_that_is_not(system: System) -> None:
+    system.handle({UD: Gate(1 << 62, KERNEL_CODE), SS: Gate(DF_HANDLER, KERNEL_CODE, ist=1)})
+
+    found = entered(system, Trap(UD, None, RIP), state(system, rsp=1 << 62))
+
+    assert found.exceptions[1] == Trap(SS, 1, RIP)
+
+
+def test_a_table_beyond_the_canonical_addresses_is_named_by_the_error_code(system: System) -> None:
+    beyond = TableRegister(1 << 62, 0xFFF)
+
+    no_idt = attempt(system, FAULT, state(system, idt=beyond))
+    no_gdt = attempt(system, FAULT, state(system, gdt=beyond))
+
+    assert no_idt.exceptions[1] == Trap(GP, 0x73, RIP)
+    assert no_gdt.exceptions[1] == Trap(GP, KERNEL_CODE | 1, RIP)
+
+
+def test_a_tss_beyond_the_canonical_addresses_is_an_invalid_tss(system: System) -> None:
+    beyond = system.tr._replace(base=1 << 62)
+
+    found = attempt(system, FAULT, state(system, cpl=3, tr=beyond))
+
+    assert found.exceptions[1] == Trap(TS, 0x41, RIP)
+
+
 def test_what_was_remembered_is_not_believed_when_a_table_has_changed(system: System) -> None:
     known: dict[object, object] = {}
     at = state(system)

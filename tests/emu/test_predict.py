@@ -4,6 +4,7 @@ import pytest
 from support.guest import CODE, DATA, HOLE, USER_DATA, Guest
 
 from emu import PageFault, PhysAddr
+from emu.descriptors import SystemSegment, TableRegister
 from emu.fault import PF_I, PF_P, PF_U, PF_W
 from emu.paging import RW, P
 from emu.predict import Expected, Predictor, context
@@ -156,3 +157,60 @@ def test_a_far_return_to_a_missing_stack_is_the_users_fault(guest: Guest) -> Non
     stop = guest.call_user(routine, rsp=USER_DATA)
 
     assert stop == PageFault(USER_DATA, PF_U, rip=routine.rip)
+
+
+@pytest.mark.parametrize(
+    ("source", "offset"),
+    [
+        ("mov ds, eax", 0x18),
+        ("mov es, [rdi]", 0x20),
+        ("pop fs", 0x28),
+        ("lss rax, [rdi + 16]", 0x30),
+        ("verr r8w", 0x38),
+        ("lldt ax", 0x18),
+        ("ltr ax", 0x18),
+        (".byte 0xcb", 0x30),  # retf, 32-bit
+        ("retfq", 0x38),
+        ("iretq", 0x38),
+        (".byte 0xff, 0x2f", 0x10),  # jmp far [rdi]
+        (".byte 0x48, 0xff, 0x5f, 0x10", 0x30),  # call far [rdi + 16], 64-bit
+    ],
+)
+def test_a_descriptor_outside_ram_is_found_by_the_selector(
+    guest: Guest, source: str, offset: int
+) -> None:
+    guest.page(DATA)
+    guest.map(ELSEWHERE, HOLE)
+    words = {0: 0x10_0000_0020, 16: 0x40, 24: 0x30, 0x100: 0x30_0000_0028, 0x108: 0x38}
+    for at, word in words.items():
+        guest.memory.write_u64(PhysAddr((guest.walk(DATA).pa or 0) + at), word)
+    registers = {"rax": 0x1B, "r8": 0xFFFF_0038, "rdi": DATA, "rsp": DATA + 0x100}
+
+    found = descriptor(guest, source, **registers)
+
+    assert (found.kind, found.what, found.pa) == ("outside-ram", "leaf", HOLE + offset)
+
+
+@pytest.mark.parametrize("selector", [0, 3, 0x1B | 4, 0x80])
+def test_a_selector_that_is_not_looked_up_leads_nowhere(guest: Guest, selector: int) -> None:
+    guest.map(ELSEWHERE, HOLE)
+
+    assert descriptor(guest, "mov ds, eax", rax=selector) is None
+
+
+def test_the_second_half_of_a_systems_descriptor_may_be_outside_ram(guest: Guest) -> None:
+    guest.page(ELSEWHERE)
+    guest.map(ELSEWHERE + 0x1000, HOLE)
+
+    found = descriptor(guest, "ltr ax", gdt=ELSEWHERE + 0xFE0, rax=0x18)
+
+    assert found.pa == HOLE
+
+
+def descriptor(
+    guest: Guest, source: str, *, gdt: int = ELSEWHERE, **registers: int
+) -> Expected | None:
+    """Where `source` looks a descriptor up outside RAM; there is no LDT."""
+    values = guest.cpu.registers._replace(rip=guest.put(source).rip, **registers)
+    who, tables = context(guest.paging, 0, 2), (TableRegister(gdt, 0x7F), SystemSegment(0, 0, 0))
+    return Predictor(guest.memory).descriptor_outside_ram(who, values, *tables)
