@@ -1,8 +1,8 @@
 """What Unicorn's API does not offer, and what it does differently from a CPU.
 
-Knows the engine's private layout: the CPU state inside a saved context, by offset, proved with
-markers before the first use. Refuses to know paging: it starts, stops, and hands over what the
-engine saw. Nothing else in the project depends on the engine's insides.
+Knows how to start and stop the engine, to take pictures of its CPU (a saved context, which lies as
+`_layout` says), and what it caches. Refuses to know paging, and hands over what the engine saw.
+Nothing else in the project depends on the engine's insides.
 
 Where the engine differs from the architecture, the difference is called by its name in
 `deviations`.
@@ -11,7 +11,6 @@ Where the engine differs from the architecture, the difference is called by its 
 import ctypes
 from collections.abc import Callable, Iterable
 from functools import cache
-from struct import Struct
 from typing import Any, Final
 
 import unicorn
@@ -19,67 +18,63 @@ from unicorn import x86_const as x86
 from unicorn.unicorn_py3 import unicorn as binding
 from unicorn.unicorn_py3.arch.intel import HOOK_INSN_SYSCALL_CFUNC
 
+from emu import _flags
+from emu._layout import (
+    AT_BASES,
+    AT_CONTROL,
+    AT_COUNTED,
+    AT_CS,
+    AT_GPRS,
+    AT_HFLAGS,
+    AT_IDT_LIMIT,
+    AT_LAZY_FLAGS,
+    AT_NEXT_RIP,
+    AT_OLD_EXCEPTION,
+    AT_PKRU,
+    AT_RIP,
+    AT_RSP,
+    AT_SEGMENTS,
+    BASES,
+    CONTROL,
+    CS_TO_IDTR,
+    FLAT_64_BIT,
+    GENERAL,
+    IN_64_BIT_CODE,
+    LAZY_FLAGS,
+    MSR_EFER,
+    NO_EXCEPTION,
+    NO_IDT,
+    PACKED,
+    RAX_RIP,
+    REGISTER,
+    RFLAGS,
+    SEGMENT,
+    SEGMENT_HFLAGS,
+    SEGMENT_NAMES,
+    SYSTEM,
+    U32,
+    U64,
+    WRITABLE,
+    layout_mismatches,
+    view,
+)
+from emu._watch import Find, Passes, Watch, finish_a_block
 from emu.fault import EngineError
 from emu.memory import PhysMemory
 from emu.registers import Registers
 
-MSR_EFER, MSR_STAR, MSR_LSTAR, MSR_FMASK = 0xC000_0080, 0xC000_0081, 0xC000_0082, 0xC000_0084
 SUPPORTED: Final = ((2, 1, 4),)  # engine versions whose layout and behaviour are known
-
-# Offsets into a saved context. `layout_mismatches` proves each of them with a marker.
-_AT_GPRS: Final = 40  # in encoding order, then RIP, RFLAGS without the arithmetic flags
-AT_HFLAGS: Final = 216  # bits 1:0 are the CPL
-_AT_SEGMENTS: Final = 224  # ES CS SS DS FS GS, then LDTR TR GDTR IDTR
-AT_CONTROL: Final = 464
-_AT_RSP: Final = _AT_GPRS + 32
-_AT_RIP: Final = _AT_GPRS + 128
-_AT_EFER: Final = 632
-_AT_PKRU: Final = 5344
-_AT_ERROR_CODE: Final = 5424  # then: software raised it
-_AT_NEXT_RIP: Final = 5432
-AT_OLD_EXCEPTION: Final = 5536
-_AT_COUNTED: Final = 1368  # into the engine itself: steps of a counted run
-
-_SEGMENT: Final = Struct("<IIQII")  # selector, padding, base, limit, flags
-_AT_BASES: Final = _AT_SEGMENTS + 4 * _SEGMENT.size + 8
-_BASES: Final = Struct(f"<Q{_SEGMENT.size - 8}xQ")  # FS, GS
-_SYSTEM: Final = {
-    name: _AT_SEGMENTS + _SEGMENT.size * n
-    for n, name in enumerate(("ldtr", "tr", "gdtr", "idtr"), 6)
-}
-_AT_CS: Final = _AT_SEGMENTS + _SEGMENT.size
-_CS_TO_IDTR: Final = Struct("<I20xI92x" + "I4xQI4x" * 2 + "8xQI4x" * 2)
-_AT_IDT_LIMIT: Final = _SYSTEM["idtr"] + 16
-NO_IDT: Final = 0xFFFF_FFFF  # as IDTR's limit: no `lidt` can load more than 16 bits
-_GENERAL: Final = Struct("<17Q")
-_PACKED: Final = Struct(f"<18Q{_AT_BASES - _AT_GPRS - 18 * 8}xQ{_SEGMENT.size - 8}xQ")
-_RAX_RIP: Final = Struct("<Q120xQ")
-CONTROL: Final = Struct(  # CR0..4, EFER, PKRU, error code, software
-    f"<5Q{_AT_EFER - AT_CONTROL - 5 * 8}xQ{_AT_PKRU - _AT_EFER - 8}xI"
-    f"{_AT_ERROR_CODE - _AT_PKRU - 4}xII"
-)
-_SEGMENT_HFLAGS: Final = 0x8073  # CPL, CS and SS 32-bit, bases in use, CS 64-bit
-_FLAT_64_BIT: Final = 0x8030
-_U32: Final = Struct("<I")
-_I32: Final = Struct("<i")
-_U64: Final = Struct("<Q")
-NO_EXCEPTION: Final = -1  # what the engine's memory of the last exception holds when it is cleared
-SEGMENT_NAMES: Final = ("es", "cs", "ss", "ds", "fs", "gs")
 
 OK: Final = unicorn.UC_ERR_OK
 INVALID_INSTRUCTION: Final = unicorn.UC_ERR_INSN_INVALID
 OUTSIDE_RAM: Final = frozenset(
     (unicorn.UC_ERR_READ_UNMAPPED, unicorn.UC_ERR_WRITE_UNMAPPED, unicorn.UC_ERR_FETCH_UNMAPPED)
 )
+# What `event` holds after a run that no exception ended; after a syscall; after a sysenter.
 NO_VECTOR: Final = -1
-SYSCALL: Final = -2  # what `vector` holds after a syscall instruction
+SYSCALL: Final = -2
+SYSENTER: Final = -3
 
-_REGISTER: Final = {
-    name: getattr(x86, f"UC_X86_REG_{name.upper()}")
-    for name in (*Registers._fields, "cr0", "cr2", "cr3", "cr4")
-}
-_WRITABLE: Final = {name: _REGISTER[name] for name in (*Registers._fields, "cr2", "cr3")}
-_RFLAGS: Final = _REGISTER["rflags"]
 _RFLAGS_RF: Final = 1 << 16
 _uclib: Final = binding.uclib
 _emu_start: Final = _uclib.uc_emu_start  # bound once: these four make up a fault
@@ -90,6 +85,7 @@ _ctl: Final = _uclib.uc_ctl
 _FLUSH_TLB: Final = unicorn.UC_CTL_IO_WRITE << 30 | unicorn.UC_CTL_TLB_FLUSH
 _vmem_translate: Final = _uclib.uc_vmem_translate  # which the binding does not offer
 _TRANSLATION_BUFFER: Final = 32 << 20  # virtual; touched as needed
+_MOST_WATCHED: Final = 256  # the engine goes through all of them for each instruction it translates
 
 
 class Engine:
@@ -104,36 +100,43 @@ class Engine:
         self._uc = uc
         self._memory = memory  # outlives the engine, which reads it
         uc.ctl_set_tcg_buffer_size(_TRANSLATION_BUFFER)
+        uc.ctl_exits_enabled(True)  # deviation "until": no end address, ever
+        uc.ctl_set_exits([])
+        finish_a_block(uc)
         for piece in memory.pieces:
             at = memory.host_address + piece.start
             uc.mem_map_ptr(piece.start, piece.end - piece.start, unicorn.UC_PROT_ALL, at)
-        uc.ctl_exits_enabled(True)  # deviation "until": no end address, ever
-        uc.ctl_set_exits([])
 
         self._uch: Final = uc._uch
         self._context = uc.context_save()
         self._blob_handle: Final = self._context.context
         self._blob: Final = view(self._context)
-        self._packed: Final = self._blob[_AT_GPRS : _AT_GPRS + _PACKED.size]
+        self._packed: Final = self._blob[AT_GPRS : AT_GPRS + PACKED.size]
         self._old_exception: Final = ctypes.c_int32.from_address(
             self._blob_handle.value + AT_OLD_EXCEPTION
         )
         self._idt_limit: Final = ctypes.c_uint32.from_address(
-            self._blob_handle.value + _AT_IDT_LIMIT
+            self._blob_handle.value + AT_IDT_LIMIT
         )
-        self._counted: Final = ctypes.c_uint64.from_address(uc._uch.value + _AT_COUNTED)
+        self._counted: Final = ctypes.c_uint64.from_address(uc._uch.value + AT_COUNTED)
         self._u64: Final = ctypes.c_uint64()
         self._u64_ref: Final = ctypes.byref(self._u64)
-        self._numbers: Final = (ctypes.c_int32 * len(_REGISTER))()
-        self._values: Final = (ctypes.c_uint64 * len(_REGISTER))()
+        self._numbers: Final = (ctypes.c_int32 * len(REGISTER))()
+        self._values: Final = (ctypes.c_uint64 * len(REGISTER))()
         first = ctypes.addressof(self._values)
-        self._pointers: Final = (ctypes.c_void_p * len(_REGISTER))(
-            *range(first, first + 8 * len(_REGISTER), 8)
+        self._pointers: Final = (ctypes.c_void_p * len(REGISTER))(
+            *range(first, first + 8 * len(REGISTER), 8)
         )
 
         self.write_system("idtr", 0, 0, NO_IDT)
-        self.event: Final = [NO_VECTOR]  # the exception that ended the last run, or SYSCALL
+        self.event: Final = [NO_VECTOR]  # what ended the last run: a vector, or one of the above
         self._hooks: dict[int, Any] = {}  # the engine keeps only their addresses
+        self._watched: Final[dict[int, int]] = {}
+        # By RIP, RFLAGS before an instruction that was watched and may fault.
+        self.watched_flags: Final[dict[int, int]] = {}
+        self.hooked = False  # whether every instruction calls a hook
+        self._counting = False
+        self._code_hooks: Final[set[int]] = set()
         self._hook_interrupts()
         for start, end in code:  # deviation "alias-store"
             if not 0 <= start < end:
@@ -192,18 +195,18 @@ class Engine:
 
     def rax_rip(self) -> tuple[int, ...]:
         """RAX, and RIP: of the faulting instruction, or of the next one."""
-        return _RAX_RIP.unpack_from(self._blob, _AT_GPRS)
+        return RAX_RIP.unpack_from(self._blob, AT_GPRS)
 
     def rip(self) -> int:
         """RIP: of the faulting instruction, or of the next one."""
-        return int(_U64.unpack_from(self._blob, _AT_RIP)[0])
+        return int(U64.unpack_from(self._blob, AT_RIP)[0])
 
     def registers(self) -> Registers:
         """All of them; the flags come from the CPU itself, not from the picture."""
-        _reg_read(self._uch, _RFLAGS, self._u64_ref)
+        _reg_read(self._uch, RFLAGS, self._u64_ref)
         rflags = self._u64.value & ~_RFLAGS_RF  # deviation "resume-flag"
-        general = _GENERAL.unpack_from(self._blob, _AT_GPRS)
-        bases = _BASES.unpack_from(self._blob, _AT_BASES)
+        general = GENERAL.unpack_from(self._blob, AT_GPRS)
+        bases = BASES.unpack_from(self._blob, AT_BASES)
         return tuple.__new__(Registers, (*general, rflags, *bases))
 
     def packed(self) -> bytes:
@@ -218,7 +221,7 @@ class Engine:
 
     def next_rip(self) -> int:
         """Where the `int n` that raised the last exception ends."""
-        return int(_U64.unpack_from(self._blob, _AT_NEXT_RIP)[0])
+        return int(U64.unpack_from(self._blob, AT_NEXT_RIP)[0])
 
     def old_exception(self) -> int:
         """The engine's memory of the last exception, NO_EXCEPTION for none."""
@@ -228,10 +231,14 @@ class Engine:
         """The current privilege level. Not the CS selector's RPL: the engine keeps it apart."""
         return self._blob[AT_HFLAGS] & 3
 
+    def in_64_bit_code(self) -> bool:
+        """Tell whether CS has its L bit; without, the CPU is in compatibility mode."""
+        return bool(U32.unpack_from(self._blob, AT_HFLAGS)[0] & IN_64_BIT_CODE)
+
     def selectors(self) -> dict[str, int]:
         """The segment selectors by name."""
         return {
-            name: _SEGMENT.unpack_from(self._blob, _AT_SEGMENTS + _SEGMENT.size * i)[0]
+            name: SEGMENT.unpack_from(self._blob, AT_SEGMENTS + SEGMENT.size * i)[0]
             for i, name in enumerate(SEGMENT_NAMES)
         }
 
@@ -241,18 +248,18 @@ class Engine:
 
     def system(self) -> tuple[int, ...]:
         """CS and SS; selector, base and limit of LDTR and TR; base and limit of GDTR and IDTR."""
-        return _CS_TO_IDTR.unpack_from(self._blob, _AT_CS)
+        return CS_TO_IDTR.unpack_from(self._blob, AT_CS)
 
     def read_system(self, name: str) -> tuple[int, int, int]:
         """Return the selector, base and limit of ldtr, tr, gdtr or idtr, now."""
         self.save()
-        selector, _, base, limit, _ = _SEGMENT.unpack_from(self._blob, _SYSTEM[name])
+        selector, _, base, limit, _ = SEGMENT.unpack_from(self._blob, SYSTEM[name])
         return selector, base, limit
 
     def write_system(self, name: str, selector: int, base: int, limit: int) -> None:
         """Load ldtr, tr, gdtr or idtr."""
         self.save()
-        _SEGMENT.pack_into(self._blob, _SYSTEM[name], selector, 0, base, limit, 0)
+        SEGMENT.pack_into(self._blob, SYSTEM[name], selector, 0, base, limit, 0)
         self.restore()
 
     def set_privilege(self, cpl: int, cs: int, ss: int) -> None:
@@ -264,40 +271,47 @@ class Engine:
     def enter(self, cpl: int, cs: int, ss: int, rip: int, rsp: int, rflags: int) -> None:
         """Go on elsewhere: make this of the picture, and the picture the CPU's state."""
         self._set_segments(cpl, cs, ss)
-        _U64.pack_into(self._blob, _AT_RSP, rsp)
-        _U64.pack_into(self._blob, _AT_RIP, rip)
+        U64.pack_into(self._blob, AT_RSP, rsp)
+        U64.pack_into(self._blob, AT_RIP, rip)
         self.restore()
         self.write("rflags", rflags)
 
     def _set_segments(self, cpl: int, cs: int, ss: int) -> None:
         for i, selector, flags in ((1, cs, 0x00AF_9B00), (2, ss, 0x00CF_9300)):
-            _SEGMENT.pack_into(
+            SEGMENT.pack_into(
                 self._blob,
-                _AT_SEGMENTS + _SEGMENT.size * i,
+                AT_SEGMENTS + SEGMENT.size * i,
                 *(selector, 0, 0, 0xFFFF_FFFF, flags | cpl << 13),
             )
-        (hflags,) = _U32.unpack_from(self._blob, AT_HFLAGS)
-        _U32.pack_into(self._blob, AT_HFLAGS, hflags & ~_SEGMENT_HFLAGS | _FLAT_64_BIT | cpl)
+        (hflags,) = U32.unpack_from(self._blob, AT_HFLAGS)
+        U32.pack_into(self._blob, AT_HFLAGS, hflags & ~SEGMENT_HFLAGS | FLAT_64_BIT | cpl)
 
     # -- single registers
 
     def read(self, name: str) -> int:
         """Return one register by its SDM name."""
-        _reg_read(self._uch, _REGISTER[name], self._u64_ref)
+        _reg_read(self._uch, REGISTER[name], self._u64_ref)
         return self._u64.value
 
     def write(self, name: str, value: int) -> None:
         """Set one register by its SDM name; KeyError for a name that is none."""
-        register = _REGISTER[name]
+        register = REGISTER[name]
         self._u64.value = value
         _uclib.uc_reg_write(self._uch, register, self._u64_ref)
+
+    def mend_flags(self) -> None:
+        """Undo what a hook did to the flags of the instruction that has faulted, in the picture
+        and in the CPU (deviation "hooked-flags")."""
+        if _flags.before(*LAZY_FLAGS.unpack_from(self._blob, AT_LAZY_FLAGS)) is not None:
+            U32.pack_into(self._blob, AT_LAZY_FLAGS + 24, _flags.WORKED_OUT)
+            self.restore()
 
     def write_all(self, registers: dict[str, int]) -> None:
         """Set registers by their SDM names, in one call; KeyError for CR0, CR4 and no register."""
         numbers, values = self._numbers, self._values
         count = 0
         for name, value in registers.items():
-            numbers[count] = _WRITABLE[name]
+            numbers[count] = WRITABLE[name]
             values[count] = value
             count += 1
         _uclib.uc_reg_write_batch(self._uch, numbers, self._pointers, count)
@@ -318,7 +332,7 @@ class Engine:
     def write_pkru(self, value: int) -> None:
         """Set PKRU, which the binding cannot: through the picture."""
         self.save()
-        _U32.pack_into(self._blob, _AT_PKRU, value)
+        U32.pack_into(self._blob, AT_PKRU, value)
         self.restore()
 
     # -- what the engine has cached
@@ -336,6 +350,11 @@ class Engine:
         self._uc.ctl_set_exits(addresses)
         self._uc.ctl_flush_tb()
 
+    def start_counting(self) -> None:
+        """Have every instruction counted, those that are translated already, too."""
+        self.invalidate_code()  # deviation "warm-count"
+        self._counting = self.hooked = True
+
     def stop_counting(self) -> None:
         """Let the engine remove the hook of a counted run now, and keep the CPU as it is.
 
@@ -348,13 +367,18 @@ class Engine:
         _emu_start(self._uch, here, 0, 0, 0)
         self.set_exits([])
         self.restore()
+        self._counting, self.hooked = False, bool(self._code_hooks)
 
     # -- hooks
 
     def hook_code(self, callback: Callable[[Any, int, int, Any], None]) -> int:
         """Call back before each instruction: (engine, rip, size, None)."""
+        self._unwatch()  # what is refused is told first, and then known not to be executed
         self.invalidate_code()  # deviation "late-hook"
-        return self._hook(unicorn.UC_HOOK_CODE, binding.HOOK_CODE_CFUNC(callback))
+        handle = self._hook(unicorn.UC_HOOK_CODE, binding.HOOK_CODE_CFUNC(callback))
+        self._code_hooks.add(handle)
+        self.hooked = True
+        return handle
 
     def hook_accesses(self, callback: Callable[[Any, int, int, int, int, Any], None]) -> int:
         """Call back at each access to RAM: (engine, kind, pa, size, value, None).
@@ -365,13 +389,51 @@ class Engine:
         kinds = unicorn.UC_HOOK_MEM_READ_AFTER | unicorn.UC_HOOK_MEM_WRITE
         return self._hook(kinds, binding.HOOK_MEM_ACCESS_CFUNC(callback))
 
+    def watch(self, find: Find, passes: Passes) -> None:
+        """Ask `passes` before each instruction that `find` names; if it says no, stop there.
+
+        A block in which `find` names new ones ends the run before it, with NEW_CODE: `watch_new`,
+        and go on. A no ends it with REFUSED, before the instruction, and an exception in one of
+        the two with BROKEN. `passes`, a method, is held weakly.
+        """
+        told = self.event, self.watched_flags
+        self._watch = Watch(self._uch, self._blob_handle, *told, find, passes)
+        self._hook(unicorn.UC_HOOK_EDGE_GENERATED, self._watch.on_block)
+
+    def watch_new(self) -> None:
+        """Watch what was found at NEW_CODE, and forget the block that it is in."""
+        *new, block = self._watch.new
+        self._watch.new.clear()
+        if len(self._watched) + len(new) > _MOST_WATCHED:
+            self._unwatch()
+        for va in new:
+            self._watched[va] = self._hook(unicorn.UC_HOOK_CODE, self._watch.on_watched, va, va)
+        self._uc.ctl_remove_cache(block, block + 1)
+
+    def broken(self) -> BaseException:
+        """Return the exception that ended the run with BROKEN."""
+        return self._watch.broken.pop()
+
+    def _unwatch(self) -> None:
+        """Watch nothing; what is still executed will be found again."""
+        self._delete(*self._watched.values())
+        self._watched.clear()
+        self._watch.known.clear()
+        self.watched_flags.clear()
+
     def unhook(self, handle: int) -> None:
         """Remove a hook, and the code that was translated for it."""
+        self._delete(handle)
+        self._code_hooks.discard(handle)
+        self.hooked = self._counting or bool(self._code_hooks)
+
+    def _delete(self, *handles: int) -> None:
         self.save()
-        _uclib.uc_hook_del(self._uch, handle)
+        for handle in handles:
+            _uclib.uc_hook_del(self._uch, handle)
+            del self._hooks[handle]
         self.restore()  # deviation "counted-exit"
         self.invalidate_code()
-        del self._hooks[handle]
 
     def _hook(
         self, kind: int, function: Any, first: int = 1, last: int = 0, *instruction: int
@@ -383,8 +445,8 @@ class Engine:
             kind,
             function,
             None,
-            first,
-            last,
+            ctypes.c_uint64(first),
+            ctypes.c_uint64(last),
             *map(ctypes.c_int, instruction),
         )
         if status != OK:
@@ -403,15 +465,21 @@ class Engine:
             event[0] = SYSCALL
             stop(engine)
 
+        def on_sysenter(engine: Any, _: Any) -> None:
+            event[0] = SYSENTER
+            stop(engine)
+
         self._hook(unicorn.UC_HOOK_INTR, binding.HOOK_INTR_CFUNC(on_interrupt))
-        for instruction in (x86.UC_X86_INS_SYSCALL, x86.UC_X86_INS_SYSENTER):
-            # deviation "syscall-nop"
-            self._hook(unicorn.UC_HOOK_INSN, HOOK_INSN_SYSCALL_CFUNC(on_syscall), 1, 0, instruction)
+        for instruction, callback in (  # deviations "syscall-nop" and "sysenter-nop"
+            (x86.UC_X86_INS_SYSCALL, on_syscall),
+            (x86.UC_X86_INS_SYSENTER, on_sysenter),
+        ):
+            self._hook(unicorn.UC_HOOK_INSN, HOOK_INSN_SYSCALL_CFUNC(callback), 1, 0, instruction)
 
 
 def unpack_registers(packed: bytes) -> Registers:
     """Return the registers that `Engine.packed` packed; RFLAGS is without the arithmetic flags."""
-    return Registers._make(_PACKED.unpack(packed))
+    return Registers._make(PACKED.unpack(packed))
 
 
 def translate_fetch(engine: Any, va: int) -> int:
@@ -434,16 +502,6 @@ def version() -> tuple[int, int, int]:
     return combined >> 24 & 255, combined >> 16 & 255, combined >> 8 & 255
 
 
-def view(context: Any) -> memoryview:
-    """Return the bytes of a saved context, in place."""
-    return memoryview(_array(context.size).from_address(context.context.value)).cast("B")
-
-
-@cache
-def _array(size: int) -> Any:
-    return ctypes.c_char * size  # a type: creating one for each engine would need the gc
-
-
 def _never(*_: Any) -> bool:
     return False
 
@@ -462,95 +520,3 @@ def _refuse_unknown_build() -> None:
     wrong = layout_mismatches()
     if wrong:
         raise EngineError(f"this build of unicorn keeps {', '.join(wrong)} elsewhere")
-
-
-def layout_mismatches() -> list[str]:
-    """Return which parts of the CPU state do not lie where we read them; none is the proof.
-
-    Three runs leave their marks: one loads selectors and PKRU, one faults in a counted run, and
-    one goes to CPL 3 and raises `int 0x20`.
-    """
-    uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64, x86.UC_CPU_X86_ICELAKE_SERVER)
-    uc.ctl_set_tcg_buffer_size(1 << 20)
-    uc.mem_map(0, 0x6000)
-    for entry, value in ((0x5000, 0x2007), (0x2000, 0x3007), (0x3000, 0x4007), (0x4008, 0x1007)):
-        uc.mem_write(entry, value.to_bytes(8, "little"))
-    uc.mem_write(0x1000, _LOAD_SELECTORS + _WRPKRU + _HLT)
-    uc.mem_write(0x1040, _FAULT)
-    uc.mem_write(0x1080, _SYSRET)
-    uc.mem_write(0x10C0, _INT_20)
-    for selector in range(0x20, 0x40, 8):
-        uc.mem_write(0x1100 + selector, _DATA_SEGMENT)
-    uc.reg_write(x86.UC_X86_REG_GDTR, (0, 0x1000 + 0x100, 0xFFF, 0))
-    uc.reg_write(x86.UC_X86_REG_IDTR, (0, 0x2222, 0xFF2, 0))
-    uc.reg_write(x86.UC_X86_REG_LDTR, (0x48, 0x4848, 0xFF4, 0))
-    uc.reg_write(x86.UC_X86_REG_TR, (0x58, 0x5858, 0xFF5, 0))
-    uc.reg_write(_REGISTER["cr3"], 0x5000)
-    uc.reg_write(_REGISTER["cr4"], 0x40_0020)  # PKE, PAE
-    uc.msr_write(MSR_EFER, 0xD01)
-    uc.msr_write(MSR_STAR, 0x50 << 48)
-    uc.reg_write(_REGISTER["cr0"], 0x8000_0033)
-    uc.ctl_exits_enabled(True)
-    uc.ctl_set_exits([])
-    uc.hook_add(unicorn.UC_HOOK_INTR, lambda uc, *_: uc.emu_stop())
-
-    uc.reg_write(_REGISTER["rax"], _PKRU_MARK)
-    uc.emu_start(0x1000, 0)
-    marks = {name: 0x1111_0000_0000_0000 + i for i, name in enumerate(Registers._fields[:16])}
-    for name, mark in (*marks.items(), ("fs_base", 0x3333), ("gs_base", 0x4444)):
-        uc.reg_write(_REGISTER[name], mark)
-    uc.reg_write(_RFLAGS, 0x4_0002)
-    uc.emu_start(0x1040, 0, count=9)
-    counted = ctypes.c_uint64.from_address(uc._uch.value + _AT_COUNTED).value
-    faulted = uc.context_save()
-    if faulted.size < AT_OLD_EXCEPTION + 4:
-        return ["everything"]
-    uc.reg_write(_REGISTER["rcx"], 0x10C0)
-    uc.reg_write(_REGISTER["r11"], 2)
-    uc.emu_start(0x1080, 0)
-    blob, after = view(faulted), view(uc.context_save())
-
-    *registers, rflags, fs_base, gs_base = _PACKED.unpack_from(blob, _AT_GPRS)
-    expected = {
-        "the general registers and RIP": (registers, [*marks.values(), 0x1040]),
-        "RFLAGS": (rflags & 0x4_0000, 0x4_0000),
-        "the bases": (
-            (fs_base, gs_base, *_BASES.unpack_from(blob, _AT_BASES)),
-            (0x3333, 0x4444, 0x3333, 0x4444),
-        ),
-        "the control registers, PKRU and the error code": (
-            CONTROL.unpack_from(blob, AT_CONTROL),
-            (0x8000_0033, 0, 0x40_0000, 0x5000, 0x40_0020, 0xD01, _PKRU_MARK, 2, 0),
-        ),
-        "PKRU": (_U32.unpack_from(blob, _AT_PKRU)[0], _PKRU_MARK),
-        "the count of instructions": (counted, 1),
-        "the last exception": (_I32.unpack_from(blob, AT_OLD_EXCEPTION)[0], 14),
-        "CPL": ((blob[AT_HFLAGS] & 3, after[AT_HFLAGS] & 3), (0, 3)),
-        "the selectors": (
-            [_SEGMENT.unpack_from(after, _AT_SEGMENTS + _SEGMENT.size * i)[0] for i in range(6)],
-            [0x20, 0x63, 0x5B, 0x28, 0x30, 0x38],
-        ),
-        "the system registers": (
-            _CS_TO_IDTR.unpack_from(blob, _AT_CS)[2:],
-            (*(0x48, 0x4848, 0xFF4), *(0x58, 0x5858, 0xFF5), *(0x1100, 0xFFF), *(0x2222, 0xFF2)),
-        ),
-        "what software raised": (CONTROL.unpack_from(after, AT_CONTROL)[8], 1),
-        "the RIP behind an int": (_U64.unpack_from(after, _AT_NEXT_RIP)[0], 0x10C0 + 2),
-    }
-    return [what for what, (found, wanted) in expected.items() if found != wanted]
-
-
-# What `layout_mismatches` runs.
-_LOAD_SELECTORS: Final = bytes.fromhex(
-    "b9 20000000 8ec1"  # mov ecx, 0x20; mov es, ecx; likewise 0x28 to ds, 0x30 to fs, 0x38 to gs
-    "b9 28000000 8ed9"
-    "b9 30000000 8ee1"
-    "b9 38000000 8ee9"
-)
-_WRPKRU: Final = bytes.fromhex("31c9 31d2 0f01ef")  # xor ecx, ecx; xor edx, edx; wrpkru
-_HLT: Final = b"\xf4"
-_FAULT: Final = bytes.fromhex("c6042500004000 01")  # mov byte ptr [0x400000], 1: not mapped
-_SYSRET: Final = bytes.fromhex("480f07")  # to RCX, CPL 3
-_INT_20: Final = bytes.fromhex("cd20")
-_DATA_SEGMENT: Final = (0x00CF_9300_0000_FFFF).to_bytes(8, "little")
-_PKRU_MARK: Final = 0x5555_5550  # all keys but 0 and 1 are denied

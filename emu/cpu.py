@@ -1,8 +1,9 @@
 """A CPU: registers, CR3, and run() -> Stop.
 
-Knows how to enter the engine, what its events mean, and when to believe it: on every #PF the
-engine's CR2 and error code must equal what `predict` reads from the same tables, or the run ends
-in an EngineError that names both. Refuses to know who calls and why. SDM vocabulary.
+Knows how to enter the engine, and how far a run goes. Refuses to know what a stop of the engine
+means (`stops`), and who calls and why. The engine is believed when it can be: on every #PF its CR2
+and error code must equal what `predict` reads from the same tables, or the run ends in an
+EngineError that names both. SDM vocabulary.
 
 What invalidates what, the one rule for changes that Python makes to RAM:
 
@@ -20,20 +21,10 @@ guest's `lidt`, each goes to the guest's own handler (`interrupts`).
 
 from collections.abc import Callable, Iterable
 from time import sleep
-from typing import Final, NamedTuple
+from typing import Final
 
-from emu._unicorn import (
-    INVALID_INSTRUCTION,
-    MSR_FMASK,
-    MSR_LSTAR,
-    MSR_STAR,
-    NO_IDT,
-    NO_VECTOR,
-    OK,
-    OUTSIDE_RAM,
-    SYSCALL,
-    Engine,
-)
+from emu._layout import NO_IDT
+from emu._unicorn import INVALID_INSTRUCTION, NO_VECTOR, OK, OUTSIDE_RAM, Engine
 from emu.descriptors import (
     KERNEL_CODE,
     KERNEL_DATA,
@@ -42,54 +33,16 @@ from emu.descriptors import (
     SystemSegment,
     TableRegister,
 )
-from emu.fault import (
-    GP,
-    HAS_ERROR_CODE,
-    PF,
-    SS,
-    UD,
-    EngineError,
-    Halted,
-    OutsideRam,
-    PageFault,
-    Returned,
-    StepLimit,
-    Stop,
-    Trap,
-)
-from emu.instruction import Instruction
-from emu.interrupts import Delivery, Exc, Known, State, deliver
+from emu.fault import PF, EngineError, Halted, Returned, StepLimit, Stop
+from emu.interrupts import Delivery
 from emu.memory import PhysMemory
-from emu.paging import (
-    CR0_PG,
-    EFER_LMA,
-    EFER_LME,
-    EFER_SCE,
-    MAXPHYADDR,
-    RFLAGS_RF,
-    U64,
-    Paging,
-    VirtAddr,
-)
-from emu.predict import Context, Predictor, context, page_border
+from emu.paging import CR0_PG, EFER_LMA, EFER_LME, MAXPHYADDR, U64, Paging, VirtAddr
+from emu.picture import Picture
 from emu.registers import Registers
+from emu.stops import RUN_ON, RunOn, Stops
 
-_KNOWN_PAGINGS: Final = 256
 _ASK_AGAIN: Final = 10
 _CR3_BITS: Final = (1 << MAXPHYADDR) - 1
-
-
-class _RunOn(NamedTuple):
-    """Not the end of a run: go on from RIP, at first no further than `until`.
-
-    `steps` are those that the engine has not counted.
-    """
-
-    until: VirtAddr | None = None
-    steps: int = 0
-
-
-_RUN_ON: Final = _RunOn()
 
 
 class Cpu:
@@ -101,18 +54,14 @@ class Cpu:
     def __init__(
         self, memory: PhysMemory, paging: Paging, *, code: Iterable[tuple[int, int]] = ()
     ) -> None:
-        self._code: Final = tuple(code)
-        self._engine: Final = Engine(memory, self._code)
-        self._memory: Final = memory
-        self._predictor: Final = Predictor(memory)
+        code = tuple(code)
+        self._engine: Final = Engine(memory, code)
+        self._picture: Final = Picture(self._engine, memory)
+        self._stops: Final = Stops(self._picture, code)
         self._event: Final = self._engine.event
-        # For `trace`: told how each run ends, and of each exception that a handler is entered for.
-        self.on_stop: Callable[[Stop], None] | None = None
-        self.on_delivery: Callable[[Delivery], None] | None = None
+        self.on_stop: Callable[[Stop], None] | None = None  # for `trace`: told how each run ends
         self._stopping = False
         self._counted = False
-        self._known: dict[tuple[int, ...], Paging] = {}
-        self._delivered_to: Known = {}
         self._load(paging)
         self._engine.set_privilege(0, KERNEL_CODE, KERNEL_DATA)
         self._engine.write("rflags", 0x2)
@@ -123,7 +72,7 @@ class Cpu:
     def paging(self) -> Paging:
         """The control registers as they are now; the guest may have written them."""
         self._engine.save()
-        return self._control()[0]
+        return self._picture.control()[0]
 
     @paging.setter
     def paging(self, paging: Paging) -> None:
@@ -250,11 +199,11 @@ class Cpu:
             if until is not None:
                 engine.set_exits([])
             vector = event[0]
-            stop: Stop | _RunOn  # what the run came to, or that it goes on
+            stop: Stop | RunOn  # what the run came to, or that it goes on
             if vector == PF:
-                stop = self._page_fault(left)
+                stop = self._stops.page_fault(left)
             elif vector != NO_VECTOR:
-                stop = self._trap(vector, returns_to)
+                stop = self._stops.event(vector, returns_to, until)
             elif error == OK:
                 if left and engine.counted() > left:
                     return self._tell(StepLimit(VirtAddr(engine.rip()), step_limit))
@@ -262,18 +211,18 @@ class Cpu:
                 if self._stopping:
                     break
                 if rip == until:
-                    stop = _RUN_ON
+                    stop = RUN_ON
                 elif rip - 1 == returns_to:
                     stop = Returned(rax)
                 else:
                     stop = Halted(VirtAddr(rip - 1))
             elif error == INVALID_INSTRUCTION:
-                stop = self._raise(self._invalid_opcode())
+                stop = self._stops.invalid_opcode()
             elif error in OUTSIDE_RAM:
-                stop = self._outside_ram(left)
+                stop = self._stops.outside_ram(left)
             else:
                 raise EngineError(f"unicorn error {error} at rip {engine.rip():#x}")
-            if not isinstance(stop, _RunOn):
+            if not isinstance(stop, RunOn):
                 return stop if self.on_stop is None else self._tell(stop)
             rip, until = engine.rip(), stop.until
             if left:
@@ -309,14 +258,21 @@ class Cpu:
     @property
     def memory(self) -> PhysMemory:
         """The RAM that it executes from."""
-        return self._memory
+        return self._picture.memory
 
     @property
     def engine(self) -> Engine:
         """The engine, for `trace` and `probe`; nobody else has business with it."""
         return self._engine
 
-    # -- what stopped it
+    @property
+    def on_delivery(self) -> Callable[[Delivery], None] | None:
+        """For `trace`: told of each exception that a handler is entered for."""
+        return self._stops.on_delivery
+
+    @on_delivery.setter
+    def on_delivery(self, tell: Callable[[Delivery], None] | None) -> None:
+        self._stops.on_delivery = tell
 
     def _tell(self, stop: Stop) -> Stop:
         if self.on_stop is not None:
@@ -330,167 +286,9 @@ class Cpu:
         if steps is None:
             self._engine.stop_counting()
         elif not self._counted:
-            self._engine.invalidate_code()  # deviation "warm-count"
+            self._engine.start_counting()
         self._counted = steps is not None
         return steps or 0
-
-    def _raise(self, exc: Exc, steps: int = 0) -> Stop | _RunOn:
-        """End the run with an exception, or enter the guest's handler."""
-        engine = self._engine
-        if not engine.has_idt():
-            return exc
-        cs, ss, *system = engine.system()
-        ldtr, tr = SystemSegment(*system[:3]), SystemSegment(*system[3:6])
-        gdtr, idtr = TableRegister(*system[6:8]), TableRegister(*system[8:])
-        registers = exc.registers
-        assert registers is not None
-        who = engine.cpl(), cs, ss, registers.rsp, registers.rflags
-        state = State(self._control()[0], *who, idtr, gdtr, ldtr, tr)
-        found = deliver(self._memory.read_u64, state, exc, self._delivered_to)
-        if not isinstance(found, Delivery):
-            return found
-        words = self._memory.words
-        for pa, word in found.stores.items():
-            words[pa >> 3] = word
-            for start, end in self._code:
-                if start <= pa < end:
-                    engine.invalidate_code()
-        engine.enter(found.cpl, found.cs, found.ss, found.rip, found.rsp, found.rflags)
-        if found.cr2 is not None:
-            engine.write("cr2", found.cr2)
-        if self.on_delivery is not None:
-            self.on_delivery(found)
-        return _RunOn(None, steps) if steps else _RUN_ON
-
-    def _trap(self, vector: int, returns_to: int | None) -> Stop | _RunOn:
-        if vector == SYSCALL:
-            return self._syscall()
-        engine = self._engine
-        engine.forget_exception()
-        registers = engine.registers()
-        if vector == GP and registers.rip == returns_to and engine.cpl() == 3:
-            return Returned(registers.rax)  # the hlt there is privileged
-        _, _, code, software = self._control()
-        if vector == GP and code == 0 and not software and self._by_stack(registers):
-            vector = SS
-        if software:
-            return self._raise(self._as_trap(vector, None, registers, self._int_before(registers)))
-        return self._raise(
-            self._as_trap(vector, code if vector in HAS_ERROR_CODE else None, registers)
-        )
-
-    def _int_before(self, registers: Registers) -> VirtAddr:
-        """Return where the `int3` or `int n` begins that RIP is behind."""
-        who = context(self._control()[0], self._engine.cpl(), registers.rflags)
-        begin = VirtAddr(registers.rip - 1 & U64)
-        one = self._predictor.instruction(who, begin)
-        is_int3 = isinstance(one, Instruction) and one.code == b"\xcc"
-        return begin if is_int3 else VirtAddr(registers.rip - 2 & U64)
-
-    def _as_trap(
-        self,
-        vector: int,
-        error_code: int | None,
-        registers: Registers,
-        instruction: VirtAddr | None = None,
-    ) -> Trap:
-        paging, cr2, _, _ = self._control()
-        return Trap(
-            vector,
-            error_code,
-            VirtAddr(registers.rip),
-            registers,
-            cpl=self._engine.cpl(),
-            cr3=paging.cr3,
-            cr2=cr2,
-            instruction=instruction,
-        )
-
-    def _by_stack(self, registers: Registers) -> bool:
-        """Tell whether a stack access to no canonical address came first (deviation "stack-gp")."""
-        who = context(self._control()[0], self._engine.cpl(), registers.rflags)
-        stops = self._predictor.stops(who, registers)
-        return bool(stops) and stops[0].kind == "non-canonical" and stops[0].stack
-
-    def _invalid_opcode(self) -> Trap:
-        """#UD, or `int 6`, which leaves RIP behind itself (deviation "int-6")."""
-        engine = self._engine
-        if not self._control()[3]:
-            return self._as_trap(UD, None, engine.registers())
-        begin = VirtAddr(engine.rip())
-        engine.write("rip", engine.next_rip())
-        engine.save()
-        return self._as_trap(UD, None, engine.registers(), begin)
-
-    def _syscall(self) -> Stop | _RunOn:
-        """Enter the kernel as the SDM says; RIP is behind the syscall (deviation "syscall-nop")."""
-        engine = self._engine
-        registers = engine.registers()
-        if not self._control()[0].efer & EFER_SCE:
-            rip = registers.rip - 2 & U64
-            engine.write("rip", rip)
-            return self._raise(self._as_trap(UD, None, registers._replace(rip=rip)))
-        cs = engine.read_msr(MSR_STAR) >> 32 & 0xFFFC
-        rflags = registers.rflags & ~RFLAGS_RF
-        cleared = engine.read_msr(MSR_FMASK)
-        target = engine.read_msr(MSR_LSTAR)
-        engine.enter(0, cs, cs + 8, target, registers.rsp, rflags & ~cleared | 2)
-        self.write(rcx=registers.rip, r11=rflags)
-        engine.save()
-        return _RUN_ON
-
-    def _page_fault(self, left: int) -> Stop | _RunOn:
-        """Check the engine's page fault against the tables."""
-        engine, predictor = self._engine, self._predictor
-        paging, cr2, code, software = self._control()
-        if software:
-            return self._trap(PF, None)
-        cpl = engine.cpl()
-        engine.forget_exception()
-        registers = engine.registers()
-        rip = VirtAddr(registers.rip)
-
-        who = context(paging, cpl, registers.rflags)
-        stop = predictor.explain(who, registers, cr2, code)
-        if stop is None:
-            return self._early_fetch(who, rip, VirtAddr(cr2))
-        if left and stop.access == "fetch" and engine.counted() == left:
-            return _RUN_ON  # the limit ends the run before this fetch
-        if stop.kind == "outside-ram":  # a table; deviation "table-outside-ram"
-            return OutsideRam(stop.pa, rip, stop.what, stop.walk)
-        fault = PageFault(
-            stop.address, stop.error_code, rip, stop.walk, cpl, paging.cr3, stop.reason, registers
-        )
-        return self._raise(fault, steps=1 if stop.access == "fetch" else 0)
-
-    def _outside_ram(self, left: int) -> OutsideRam | _RunOn:
-        """Find the access that led out of RAM; the engine does not say by which address."""
-        engine = self._engine
-        registers = engine.registers()
-        rip = VirtAddr(registers.rip)
-        who = context(self._control()[0], engine.cpl(), registers.rflags)
-        for stop in self._predictor.first_stops(who, registers):
-            if stop.kind == "outside-ram" and stop.what == "leaf":
-                if left and stop.access == "fetch" and engine.counted() == left:
-                    return _RUN_ON
-                return OutsideRam(stop.pa, rip, stop.what, stop.walk)
-        return self._early_fetch(who, rip, None)
-
-    def _early_fetch(self, who: Context, rip: VirtAddr, cr2: VirtAddr | None) -> _RunOn:
-        """Run on to the instruction whose fetch faults (deviation "early-fetch").
-
-        Either the CPU comes to it, or something else stops it earlier: what the CPU meets.
-        """
-        border = page_border(rip)
-        if cr2 in (border, None):
-            until = self._predictor.straddler(who, rip)
-            if until not in (rip, None):
-                return _RunOn(until)
-        reported = "an access outside RAM" if cr2 is None else f"#PF at {cr2:#x}"
-        raise EngineError(
-            f"the CPU reports {reported}, error code {self._control()[2]:#x}, rip {rip:#x}; the "
-            f"tables say {self._predictor.stops(who, self._engine.registers()) or 'no fault'}"
-        )
 
     # -- control registers
 
@@ -506,18 +304,6 @@ class Cpu:
         engine.write("cr0", paging.cr0 | CR0_PG)
         engine.write_pkru(paging.pkru)
         engine.invalidate_tlb()
-
-    def _control(self) -> tuple[Paging, int, int, int]:
-        """From the picture: the control registers, CR2, and the last exception's error code and
-        whether software raised it (`int n`)."""
-        cr0, _, cr2, cr3, cr4, efer, pkru, error_code, software = self._engine.control()
-        key = (cr0, cr3, cr4, efer, pkru)
-        paging = self._known.get(key)
-        if paging is None:
-            if len(self._known) >= _KNOWN_PAGINGS:
-                self._known.clear()
-            paging = self._known[key] = Paging(*key)
-        return paging, cr2, error_code, software
 
 
 def _checked_cr3(value: int) -> int:

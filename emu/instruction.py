@@ -15,8 +15,6 @@ What the bytes and the registers do not tell is left out, or taken as the most i
   vector register says.
 - Masked stores (`maskmovdqu`, `vpmaskmov`) count as storing every byte, an XSAVE area as its
   legacy region and header. ENTER does not probe the page of the final RSP.
-- The cache-line instructions (`clflush`, `clwb`) count as touching nothing; on hardware they can
-  fault like a load of one byte.
 """
 
 from collections.abc import Callable, Iterator
@@ -142,7 +140,7 @@ _NOTHING: Final = _names(
     """
     lea nop invlpg ud0 ud1
     prefetch prefetchnta prefetcht0 prefetcht1 prefetcht2 prefetchw prefetchwt1
-    clflush clflushopt clwb cldemote
+    cldemote
     bndmk bndcl bndcu bndcn bndldx bndstx bndmov
     """
 )
@@ -150,6 +148,7 @@ _NOTHING: Final = _names(
 
 _READS: Final = _names(
     """
+    clflush clflushopt clwb
     bt call cmp cmpsb cmpsw cmpsd cmpsq div idiv imul jmp mul push ptwrite test
     fadd fbld fcom fcomp fdiv fdivr fiadd ficom ficomp fidiv fidivr fild fimul fisub fisubr
     fld fldcw fldenv fmul frstor fsub fsubr fxrstor fxrstor64 ldmxcsr vldmxcsr
@@ -197,6 +196,7 @@ _SIZE: Final = {
     **dict.fromkeys(("push", "pop"), _Sizes(2, 8, 8)),
     **dict.fromkeys(("bsf", "bsr", "movbe"), _Sizes(2, 4, 8)),
     "movnti": _Sizes(4, 4, 8),
+    **dict.fromkeys(("clflush", "clflushopt", "clwb"), _Sizes(1, 1, 1)),
 }
 """Push, pop and those below them are here because capstone lets 0x66 outrank REX.W."""
 

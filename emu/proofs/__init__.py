@@ -7,7 +7,7 @@ know who asks, and what becomes of a proof that fails.
 
 from typing import Final
 
-from emu.proofs import caches, deviations, hooks, privilege, state, stops, tables
+from emu.proofs import caches, deviations, hooks, privilege, refusals, state, stops, tables
 from emu.proofs.proof import Proof as Proof
 from emu.proofs.proof import ProofFailed as ProofFailed
 
@@ -19,4 +19,5 @@ PROOFS: Final = (
     *hooks.PROOFS,
     *privilege.PROOFS,
     *deviations.PROOFS,
+    *refusals.PROOFS,
 )

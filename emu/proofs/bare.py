@@ -1,7 +1,7 @@
 """A bare Unicorn: RAM, page tables, and routines to run. Nothing is corrected.
 
 Knows how to set the engine up and what it said at the end of a run. Refuses to know `cpu` and
-`tables`, which the proofs hold against it; of `_unicorn` it uses the public part of the layout.
+`tables`, which the proofs hold against it; of the engine's insides it uses `_layout`.
 Its own address space is drawn here:
 
     CODE   8 KiB of `hlt`, where routines go; nothing is mapped behind it
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import unicorn
 from unicorn import x86_const as x86
 
-from emu import _unicorn
+from emu import _layout
 from emu.fault import PF, VECTOR_NAME
 from emu.memory import PhysMemory
 from emu.paging import ADDRESS, ENTRY_SIZE, FRAME_SIZE, RW, US, P, PhysAddr, index
@@ -177,8 +177,8 @@ class Bare:
     def set_cpl(self, cpl: int) -> None:
         """Set the current privilege level, where the engine keeps it."""
         context = self.uc.context_save()
-        blob = _unicorn.view(context)
-        blob[_unicorn.AT_HFLAGS] = blob[_unicorn.AT_HFLAGS] & ~3 | cpl
+        blob = _layout.view(context)
+        blob[_layout.AT_HFLAGS] = blob[_layout.AT_HFLAGS] & ~3 | cpl
         self.uc.context_restore(context)
 
     def invalidate_tlb(self) -> None:
@@ -196,8 +196,8 @@ class Bare:
             self.uc.emu_start(rip, 0, count=count)
         except unicorn.UcError as error:
             status = error.errno
-        blob = _unicorn.view(self.uc.context_save())
-        *_, error_code, software = _unicorn.CONTROL.unpack_from(blob, _unicorn.AT_CONTROL)
+        blob = _layout.view(self.uc.context_save())
+        *_, error_code, software = _layout.CONTROL.unpack_from(blob, _layout.AT_CONTROL)
         vector = self._event[-1] if self._event else None
         return Stopped(status, vector, error_code, bool(software), self.get("cr2"), self.get("rip"))
 
@@ -210,9 +210,9 @@ class Bare:
     def forget(self) -> None:
         """Clear the engine's memory of the last exception."""
         context = self.uc.context_save()
-        none = _unicorn.NO_EXCEPTION.to_bytes(4, "little", signed=True)
-        at = _unicorn.AT_OLD_EXCEPTION
-        _unicorn.view(context)[at : at + 4] = none
+        none = _layout.NO_EXCEPTION.to_bytes(4, "little", signed=True)
+        at = _layout.AT_OLD_EXCEPTION
+        _layout.view(context)[at : at + 4] = none
         self.uc.context_restore(context)
 
 

@@ -1,8 +1,8 @@
 """Each named deviation of the engine, and its correction: both are shown.
 
-Knows `emu.deviations.DEVIATIONS`. Refuses to know the UNCORRECTED ones: nothing relies on those. A
-deviation that has gone fails its proof, too: the correction then has nothing to correct, and the
-name is out of date.
+Knows `emu.deviations.DEVIATIONS`, but for what a CPU refuses: that is in `refusals`. Refuses to
+know the UNCORRECTED ones: nothing relies on those. A deviation that has gone fails its proof, too:
+the correction then has nothing to correct, and the name is out of date.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 import unicorn
 
 from emu.deviations import DEVIATIONS
-from emu.fault import DF, GP, PF, SS, UD, OutsideRam, StepLimit
+from emu.fault import DB, DF, GP, PF, SS, UD, OutsideRam, StepLimit, Trap
 from emu.paging import CR4_PKE, EFER_NXE, KEY_SHIFT, RFLAGS_RF, RW, US, XD, P, VirtAddr
 from emu.proofs.bare import (
     ADD,
@@ -33,7 +33,7 @@ from emu.proofs.bare import (
     answer,
     place,
 )
-from emu.proofs.ours import Ours, page_fault, told, trap
+from emu.proofs.ours import Ours, both, page_fault, told, trap
 from emu.proofs.proof import Proof, proof, seen
 from emu.tables import unmap_page
 
@@ -44,6 +44,7 @@ _PUSH: Final = b"\x50"
 _INT_6: Final = b"\xcd\x06"
 _SYSCALL: Final = b"\x0f\x05"
 _SYSENTER: Final = b"\x0f\x34"
+_INT1: Final = b"\xf1"
 _NON_CANONICAL: Final = 1 << 63
 
 
@@ -57,7 +58,7 @@ def old_exception() -> str:
     stops = [ours.run(rdi=DATA) for _ in range(3)]
     return seen(
         [s.vector for s in found] == [PF, DF, None] and stops == [page_fault(DATA, 0)] * 3,
-        _both(", ".join(map(_vector, found)), ", ".join(told(s)[:3] for s in stops)),
+        both(", ".join(map(_vector, found)), ", ".join(told(s)[:3] for s in stops)),
     )
 
 
@@ -81,7 +82,7 @@ def until() -> str:
     kept = ours.cpu.engine.read("cr2")
     return seen(
         (without, with_end, kept) == (0x1234, end - 1, 0x1234),
-        _both(
+        both(
             f"CR2={without:#x} stays, but with an end address becomes {place(with_end)}",
             f"CR2={kept:#x} stays",
         ),
@@ -94,9 +95,7 @@ def rmw_reports_read() -> str:
     for each in (bare, ours):
         each.put(ADD)
     found, stop = bare.run(rdi=DATA), ours.run(rdi=DATA)
-    return seen(
-        found.page_fault == 0 and stop == page_fault(DATA, 2), _both(str(found), told(stop))
-    )
+    return seen(found.page_fault == 0 and stop == page_fault(DATA, 2), both(str(found), told(stop)))
 
 
 @proof("early-fetch", DEVIATIONS["early-fetch"])
@@ -113,7 +112,7 @@ def early_fetch() -> str:
         (found.page_fault, found.rip, found.cr2) == (0x10, CODE + offset, _BORDER)
         and stop == page_fault(_BORDER, 0x10, CODE + offset + 6)
         and counts == (0, 3),
-        _both(f"{found}, {counts[0]} of 3 run", f"{told(stop)}, {counts[1]} of 3 run"),
+        both(f"{found}, {counts[0]} of 3 run", f"{told(stop)}, {counts[1]} of 3 run"),
     )
 
 
@@ -130,7 +129,7 @@ def table_outside_ram() -> str:
         found.page_fault == 0
         and isinstance(stop, OutsideRam)
         and (stop.what, stop.rip, stop.pa & ~0xFFF) == ("table", CODE, HOLE),
-        _both(str(found), told(stop)),
+        both(str(found), told(stop)),
     )
 
 
@@ -153,7 +152,7 @@ def alias_store() -> str:
         answers.append(values)
     return seen(
         answers == [[2, 2, 2], [2, 3, 4], [2, 3, 4]],
-        _both(
+        both(
             f"2, 3 and 4 are stored, {answers[0]} run, with a write-protection hook {answers[1]}",
             str(answers[2]),
         ),
@@ -171,7 +170,7 @@ def warm_count() -> str:
     counts = bare.get("rbx"), ours.cpu.registers.rbx
     return seen(
         counts == (100, 4) and isinstance(stop, StepLimit),
-        _both(f"10 steps count to {counts[0]}", f"{told(stop)}, it counted to {counts[1]}"),
+        both(f"10 steps count to {counts[0]}", f"{told(stop)}, it counted to {counts[1]}"),
     )
 
 
@@ -188,7 +187,7 @@ def late_hook() -> str:
         each.run()
     return seen(
         calls == ([], [CODE, CODE + 1]),
-        _both(f"{len(calls[0])} calls for 2 instructions", f"{len(calls[1])} calls"),
+        both(f"{len(calls[0])} calls for 2 instructions", f"{len(calls[1])} calls"),
     )
 
 
@@ -200,7 +199,7 @@ def stack_gp() -> str:
     found, stop = bare.run(rsp=_NON_CANONICAL), ours.run(rsp=_NON_CANONICAL)
     return seen(
         (found.vector, found.rip) == (GP, CODE) and stop == trap(SS, 0),
-        _both(str(found), told(stop)),
+        both(str(found), told(stop)),
     )
 
 
@@ -231,7 +230,7 @@ def nxe_pke_tlb() -> str:
         not any(s.vector for s in found)
         and [s.page_fault for s in flushed] == [0x21, 9]
         and stops == [page_fault(_USER, 0x21), page_fault(DATA, 9)],
-        _both(
+        both(
             f"PKE set {found[0]}, NXE cleared {found[1]}, after a flush {flushed[0]}, {flushed[1]}",
             f"{told(stops[0])}, {told(stops[1])}",
         ),
@@ -247,23 +246,35 @@ def int_6() -> str:
     return seen(
         (found.status, found.vector, found.rip) == (unicorn.UC_ERR_INSN_INVALID, None, CODE)
         and stop == trap(UD, None, CODE + 2),
-        _both(str(found), told(stop)),
+        both(str(found), told(stop)),
     )
 
 
 @proof("syscall-nop", DEVIATIONS["syscall-nop"])
 def syscall_nop() -> str:
+    return _raised(_SYSCALL, None, trap(UD, None))
+
+
+@proof("sysenter-nop", DEVIATIONS["sysenter-nop"])
+def sysenter_nop() -> str:
+    return _raised(_SYSENTER, None, trap(GP, 0))
+
+
+@proof("icebp", DEVIATIONS["icebp"])
+def icebp() -> str:
+    return _raised(_INT1, unicorn.UC_ERR_INSN_INVALID, trap(DB, None, CODE + 1))
+
+
+def _raised(code: bytes, error: int | None, wanted: Trap) -> str:
+    """An instruction that the engine runs, or ends with `error`, and that raises something."""
     bare, ours = Bare(), Ours()
     for each in (bare, ours):
-        each.put(_SYSCALL)
-        each.put(_SYSENTER, 0x40)
-    found = [bare.run(rip) for rip in (CODE, CODE + 0x40)]
-    stops = [ours.run(rip) for rip in (CODE, CODE + 0x40)]
+        each.put(code)
+    found, stop = bare.run(), ours.run()
+    ends = (error, CODE) if error else (0, CODE + len(code) + 1)
     return seen(
-        [(s.vector, s.status, s.rip) for s in found]
-        == [(None, 0, CODE + 3), (None, 0, CODE + 0x43)]
-        and stops == [trap(UD, None, CODE), trap(UD, None, CODE + 0x40)],
-        _both(", ".join(map(str, found)), ", ".join(map(told, stops))),
+        (found.vector, found.status, found.rip) == (None, *ends) and stop == wanted,
+        both(str(found), told(stop)),
     )
 
 
@@ -276,7 +287,7 @@ def resume_flag() -> str:
     found, corrected = bare.get("rflags"), ours.cpu.registers.rflags
     return seen(
         bool(found & RFLAGS_RF) and not corrected & RFLAGS_RF,
-        _both(f"RFLAGS {found:#x} after a nop", f"RFLAGS {corrected:#x}"),
+        both(f"RFLAGS {found:#x} after a nop", f"RFLAGS {corrected:#x}"),
     )
 
 
@@ -300,15 +311,11 @@ def counted_exit() -> str:
         (found[0].vector, found[0].cr2, found[1].vector) == (None, there, DF)
         and kept == 0x1234
         and stop == page_fault(DATA, 0, CODE + 0x40),
-        _both(
+        both(
             f"CR2={place(found[0].cr2)} after a run that met no fault, then {found[1]}",
             f"CR2={kept:#x} stays, then {told(stop)}",
         ),
     )
-
-
-def _both(engine: str, corrected: str) -> str:
-    return f"the engine: {engine}; corrected: {corrected}"
 
 
 PROOFS: Final[tuple[Proof, ...]] = (
@@ -324,6 +331,8 @@ PROOFS: Final[tuple[Proof, ...]] = (
     nxe_pke_tlb,
     int_6,
     syscall_nop,
+    sysenter_nop,
+    icebp,
     resume_flag,
     counted_exit,
 )

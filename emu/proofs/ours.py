@@ -60,6 +60,11 @@ def trap(vector: int, error_code: int | None, rip: int = CODE) -> Trap:
     return Trap(vector, error_code, VirtAddr(rip))
 
 
+def both(engine: str, corrected: str) -> str:
+    """What was seen of either, in one line."""
+    return f"the engine: {engine}; corrected: {corrected}"
+
+
 def told(stop: Stop) -> str:
     """A stop as `bare.Stopped` words it."""
     if isinstance(stop, PageFault):

@@ -8,7 +8,7 @@ from typing import Final
 
 from unicorn import x86_const as x86
 
-from emu import _unicorn
+from emu import _layout
 from emu.descriptors import (
     KERNEL_CODE,
     TSS_SELECTOR,
@@ -45,7 +45,7 @@ def _with_gdt() -> Bare:
 
 
 def _cpl(bare: Bare) -> int:
-    return _unicorn.view(bare.uc.context_save())[_unicorn.AT_HFLAGS] & 3
+    return _layout.view(bare.uc.context_save())[_layout.AT_HFLAGS] & 3
 
 
 @proof("lidt", "lidt loads 16 bits of limit: a larger one says that it was never executed")
@@ -93,7 +93,7 @@ def sysretq() -> str:
     bare = _with_gdt()
     bare.put(_SYSRETQ)
     bare.set_efer(EFER | EFER_SCE)
-    bare.uc.msr_write(_unicorn.MSR_STAR, (USER_DATA - 8) << 48)
+    bare.uc.msr_write(_layout.MSR_STAR, (USER_DATA - 8) << 48)
     stopped = bare.run(rcx=CODE + 0x40, r11=_FLAGS)
     selectors = bare.get("cs"), bare.get("ss")
     return seen(

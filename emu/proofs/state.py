@@ -7,7 +7,7 @@ from typing import Final
 
 import unicorn
 
-from emu import _unicorn
+from emu import _layout, _unicorn
 from emu.fault import GP, PF
 from emu.paging import MAXPHYADDR, US, PhysAddr
 from emu.proofs.bare import CODE, DATA, DATA_PA, LOAD, STORE, Bare
@@ -30,9 +30,9 @@ def version() -> str:
     return seen(found in _unicorn.SUPPORTED, f"unicorn {'.'.join(map(str, found))}")
 
 
-@proof("layout", "the CPU state in a saved context lies where emu/_unicorn.py reads it")
+@proof("layout", "the CPU state in a saved context lies where emu/_layout.py says")
 def layout() -> str:
-    wrong = _unicorn.layout_mismatches()
+    wrong = _layout.layout_mismatches()
     return seen(not wrong, f"{', '.join(wrong) or 'nothing'} lies elsewhere, by their markers")
 
 

@@ -6,7 +6,7 @@ against the CPU in every combination.
 
 from typing import Final
 
-from emu import _unicorn
+from emu import _layout, _unicorn
 from emu.fault import PF_I, PF_P, PF_PK, PF_RSVD, PF_U, PF_W
 from emu.paging import (
     CR4_PKE,
@@ -190,8 +190,8 @@ def translate_fetch() -> str:
     found = []
     for va in (DATA, DATA + 0x1000):
         status = _unicorn.translate_fetch(bare.uc._uch, va)
-        blob = _unicorn.view(bare.uc.context_save())
-        control = _unicorn.CONTROL.unpack_from(blob, _unicorn.AT_CONTROL)
+        blob = _layout.view(bare.uc.context_save())
+        control = _layout.CONTROL.unpack_from(blob, _layout.AT_CONTROL)
         found.append((bool(status), control[2], control[7], bare.entry(va) & A))
     return seen(
         found == [(False, 0, 0, A), (True, DATA + 0x1000, PF_P | PF_I, 0)],

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from support.guest import DATA, Guest
 
-from emu import EngineError, Machine, PageFault, _unicorn, deviations
+from emu import EngineError, Machine, PageFault, _layout, _unicorn, deviations
 from emu.paging import U64
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_engines_layout_is_where_we_read_it() -> None:
-    assert _unicorn.layout_mismatches() == []
+    assert _layout.layout_mismatches() == []
 
 
 def test_the_engine_is_of_a_version_that_is_known() -> None:
@@ -34,24 +34,26 @@ def test_another_version_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("_AT_GPRS", "the general registers and RIP"),
+        ("AT_GPRS", "the general registers and RIP"),
         ("AT_HFLAGS", "CPL"),
-        ("_AT_SEGMENTS", "the selectors"),
-        ("_AT_BASES", "the bases"),
+        ("AT_SEGMENTS", "the selectors"),
+        ("AT_BASES", "the bases"),
         ("AT_CONTROL", "the control registers, PKRU and the error code"),
-        ("_AT_PKRU", "PKRU"),
-        ("_AT_NEXT_RIP", "the RIP behind an int"),
+        ("AT_PKRU", "PKRU"),
+        ("AT_NEXT_RIP", "the RIP behind an int"),
         ("AT_OLD_EXCEPTION", "the last exception"),
-        ("_AT_COUNTED", "the count of instructions"),
+        ("AT_COUNTED", "the count of instructions"),
+        ("AT_CPU", "the state that a context is a copy of"),
+        ("AT_STATE", "the state that a context is a copy of"),
     ],
 )
 @pytest.mark.parametrize("by", [-8, -4, 4, 8])
 def test_every_offset_is_proved(
     monkeypatch: pytest.MonkeyPatch, name: str, what: str, by: int
 ) -> None:
-    monkeypatch.setattr(_unicorn, name, getattr(_unicorn, name) + by)
+    monkeypatch.setattr(_layout, name, getattr(_layout, name) + by)
 
-    assert what in _unicorn.layout_mismatches()
+    assert what in _layout.layout_mismatches()
 
 
 def test_a_deviation_is_corrected_or_it_is_not() -> None:
@@ -59,7 +61,7 @@ def test_a_deviation_is_corrected_or_it_is_not() -> None:
 
 
 def test_another_layout_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_unicorn, "AT_OLD_EXCEPTION", _unicorn.AT_OLD_EXCEPTION - 8)
+    monkeypatch.setattr(_layout, "AT_OLD_EXCEPTION", _layout.AT_OLD_EXCEPTION - 8)
     _unicorn._refuse_unknown_build.cache_clear()
 
     with pytest.raises(EngineError, match="keeps the last exception elsewhere"):

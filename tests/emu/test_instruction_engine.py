@@ -33,6 +33,7 @@ TOUCHES_A_PART = {
     **dict.fromkeys(("xrstor", "xrstor64"), "what XCR0 and RAX select"),
     **dict.fromkeys(("lss", "lfs", "lgs"), "m16:32 even with REX.W, as on AMD's CPUs"),
     **dict.fromkeys(("maskmovq", "maskmovdqu"), "the bytes that the mask selects"),
+    **dict.fromkeys(("clflush", "clflushopt", "clwb"), "nothing: see `sensitive`"),
 }
 """Areas of which the engine touches less than the whole."""
 

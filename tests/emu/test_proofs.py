@@ -10,12 +10,13 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
-from emu import _unicorn
+from emu import _layout, _unicorn
 from emu._unicorn import Engine
 from emu.cpu import Cpu
 from emu.deviations import DEVIATIONS
-from emu.proofs import PROOFS, ProofFailed, bare, hooks, state
+from emu.proofs import PROOFS, ProofFailed, bare, hooks, refusals, state
 from emu.proofs.bare import Bare, Stopped
+from emu.refusals import Refusals
 
 PROOF = {proof.name: proof for proof in PROOFS}
 
@@ -53,7 +54,7 @@ def test_an_unknown_version_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_layout_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_unicorn, "AT_OLD_EXCEPTION", 5532)
+    monkeypatch.setattr(_layout, "AT_OLD_EXCEPTION", 5532)
 
     with pytest.raises(ProofFailed, match="the last exception"):
         PROOF["layout"].see()
@@ -220,6 +221,21 @@ def test_a_lost_correction_is_noticed(
 
     with pytest.raises(ProofFailed):
         PROOF[name].see()
+
+
+@pytest.mark.parametrize("name", [proof.name for proof in refusals.PROOFS[:-3]])
+def test_a_lost_refusal_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(Refusals, "passes", lambda self: True)
+
+    with pytest.raises(ProofFailed):
+        PROOF[name].see()
+
+
+def test_an_engine_that_tells_of_no_block_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_unicorn, "finish_a_block", lambda uc: None)
+
+    with pytest.raises(ProofFailed, match="corrected: 0 call"):
+        PROOF["silent-blocks"].see()
 
 
 def test_a_lost_write_protection_hook_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,18 +6,28 @@ A test that fails here is good news; the name goes, and the docs with it.
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.guest import CODE, DATA, HOLE, USER_DATA, Guest
+from support.guest import CODE, CODE_PA, DATA, HOLE, USER_CODE, USER_DATA, Guest
+from support.system import System
 
-from emu import EngineError, OutsideRam, PageFault, PhysAddr, Returned, StepLimit, Trap
+from emu import EngineError, OutsideRam, PageFault, PhysAddr, Returned, StepLimit, Trap, VirtAddr
+from emu.descriptors import TableRegister, code_segment, data_segment
 from emu.deviations import UNCORRECTED
-from emu.fault import GP, PF_P, PF_RSVD, PF_W, UD
-from emu.paging import CR4_LA57, RW, A
+from emu.events import Delivered
+from emu.fault import GP, PF_P, PF_RSVD, PF_W
+from emu.paging import RFLAGS_AC, RW, US, A
+from emu.trace import Recorder
 
 ROOT = Path(__file__).parents[2]
-_EFER, _FS_BASE, _GS_BASE = 0xC000_0080, 0xC000_0100, 0xC000_0101
+_CR0_AM = 1 << 18
+_CODE_64, _DATA_SEGMENT = code_segment(), data_segment()
+_CODE_32 = (0x00CF_9B00_0000_FFFF).to_bytes(8, "little")
+_MOV_ABSOLUTE = "a1 00005000"  # mov eax, [0x500000] in 32-bit code; longer in 64-bit code
+_VEX_NO_INSTRUCTION = "c5f80107"
+_PFADD = "0f0f079e"  # pfadd mm0, [rdi]
 _LOCKED_BT = "f0 0fa3c8"
 _ABORTS = """
 from support.guest import Guest
@@ -36,14 +46,12 @@ def test_each_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("name", "source", "registers"),
     [
-        ("unaligned-vector", "movaps xmm0, [rdi]", {"rdi": DATA + 4}),
-        ("reserved-cr4", "mov cr4, rax", {"rax": 0x6B0 | 1 << 40}),
-        ("efer-lme", "wrmsr", {"rcx": _EFER, "rax": 0xC00, "rdx": 0}),
-        ("msr-canonical", "wrmsr", {"rcx": _GS_BASE, "rax": 0, "rdx": 1 << 31}),
-        ("msr-canonical", "wrmsr", {"rcx": _FS_BASE, "rax": 0, "rdx": 1 << 31}),
-        ("cache-line", "clflush [rdi]", {"rdi": USER_DATA}),
-        ("cache-line", "clflushopt [rdi]", {"rdi": USER_DATA}),
-        ("cache-line", "clwb [rdi]", {"rdi": USER_DATA}),
+        ("unknown-msr", "wrmsr", {"rcx": 0x1234_5678}),
+        ("unknown-msr", "rdmsr", {"rcx": 0x1234_5678}),
+        ("debug-registers", "mov dr6, rax", {"rax": 1 << 63}),
+        ("debug-registers", "mov dr7, rax", {"rax": 1 << 63}),
+        ("ltr-memory", "ltr word ptr [rdi]", {"rdi": DATA}),
+        ("undecodable-bytes", "vmovaps xmm0, [rdi]", {"rdi": DATA}),
     ],
 )
 def test_it_completes_where_the_sdm_wants_a_fault(
@@ -52,25 +60,6 @@ def test_it_completes_where_the_sdm_wants_a_fault(
     guest.page(DATA)
 
     assert isinstance(guest.run(source, **registers), Returned), UNCORRECTED[name]
-
-
-def test_reserved_cr3(guest: Guest) -> None:
-    cr3 = guest.paging.cr3
-
-    assert guest.run("mov cr3, rax", rax=cr3 | 1 << 63) == Returned()
-    stop = guest.run("mov cr3, rax; there: nop", rax=cr3 | 1 << 45)
-    assert isinstance(stop, OutsideRam)
-    assert (stop.pa, stop.what) == (cr3 | 1 << 45, "root")
-
-
-def test_user_io(guest: Guest) -> None:
-    assert guest.call_user(guest.put_user("in al, dx"), rdx=0x60) == Returned()
-
-
-def test_la57_toggle(guest: Guest) -> None:
-    guest.run("mov cr4, rax", rax=guest.paging.cr4 | CR4_LA57)
-
-    assert guest.cpu.paging.levels == 5
 
 
 @pytest.mark.parametrize("source", ["jmp rdi", "push rdi; ret"])
@@ -142,17 +131,57 @@ def test_state_order(guest: Guest, source: str) -> None:
         guest.run(source, rdi=DATA)
 
 
-def test_far_return(guest: Guest) -> None:
-    guest.page(DATA)  # the supervisor's: the null selector on it is what stops the return
+def test_consumed_flags(guest: Guest) -> None:
+    guest.run("add rdi, 8; seto byte ptr [rdi]", rdi=8, rflags=2)
 
-    stop = guest.call_user(guest.put_user("retfq"), rsp=DATA)
-
-    assert isinstance(stop, Trap)
-    assert stop.vector == GP
+    assert guest.cpu.registers.rflags != 0x12  # AF
 
 
-def test_sysenter(guest: Guest) -> None:
-    assert guest.run("sysenter") == Trap(UD, None, rip=CODE)
+@pytest.mark.parametrize("code", ["cf", "cb"])
+def test_narrow_return(guest: Guest, code: str) -> None:
+    guest.page(DATA)
+    routine = guest.put("nop")
+    guest.memory.write(CODE_PA, bytes.fromhex(code))
+
+    stop = guest.call(routine, rsp=DATA + 0x800)
+
+    assert stop == PageFault(VirtAddr(0x800), 0, rip=CODE)
+
+
+def test_alignment_check(guest: Guest) -> None:
+    guest.page(USER_DATA, RW | US)
+    guest.cpu.paging = replace(guest.paging, cr0=guest.paging.cr0 | _CR0_AM)
+
+    stop = guest.call_user(guest.put_user("mov rax, [rdi]"), rdi=USER_DATA + 1, rflags=RFLAGS_AC)
+
+    assert stop == Returned()
+
+
+def test_undecodable_bytes(guest: Guest) -> None:
+    routine = guest.put("nop; nop; nop; nop")
+    guest.memory.write(CODE_PA, bytes.fromhex(_VEX_NO_INSTRUCTION))
+
+    with pytest.raises(EngineError, match="'invalid'"):
+        guest.call(routine, rdi=DATA)
+
+
+def test_undecodable_bytes_of_3dnow(guest: Guest) -> None:
+    routine = guest.put("nop; nop; nop; nop")
+    guest.memory.write(CODE_PA, bytes.fromhex(_PFADD))
+
+    assert guest.call(routine, rdi=DATA) == PageFault(DATA, 0, rip=CODE)
+
+
+def test_compatibility_mode(guest: Guest) -> None:
+    gdt = guest.page(DATA)
+    guest.memory.write(gdt, bytes(8) + _CODE_64 + _DATA_SEGMENT + _CODE_32)
+    guest.cpu.gdt = TableRegister(DATA, 31)
+    narrow = guest.put_user("nop; nop; nop; nop; nop")
+    guest.memory.write(PhysAddr(CODE_PA + narrow.rip - USER_CODE), bytes.fromhex(_MOV_ABSOLUTE))
+    far_return = guest.put("push 0x18; push rax; retfq")
+
+    with pytest.raises(EngineError, match=r"compatibility mode, .*: CS 0x18 has L=0"):
+        guest.call(far_return, rax=narrow.rip, rsp=DATA + 0x800)
 
 
 def test_locked_register() -> None:
@@ -175,6 +204,32 @@ def test_rewritten_block(guest: Guest) -> None:
     stop = guest.run("inc byte ptr [rip + there + 1]; there: mov eax, 1", step_limit=1)
 
     assert stop == StepLimit(CODE, 1)  # the step was the try that was begun again
+
+
+def test_code_base() -> None:
+    system = System()
+    based = bytearray(code_segment())
+    based[2] = 0x40  # the base
+    system.handle({})
+    system.poke(system.gdt.base + 0x20, bytes(based))
+    system.put("mov eax, 2", at=CODE + 0x1040)
+    target = system.put("mov eax, 1", at=CODE + 0x1000)
+
+    system.run("push 0x20; push rdi; retfq", rdi=target.rip)
+
+    assert system.cpu.registers.rax == 2  # and not 1
+
+
+def test_prefixed_call() -> None:
+    system = System()
+    system.handle({GP: system.put("hlt").rip})
+    routine = system.put("at: .byte 0x48, 0xcc")
+
+    with Recorder(system.cpu) as recorder:
+        system.call(routine)
+
+    (delivered,) = (event for event in recorder.events() if isinstance(event, Delivered))
+    assert delivered.delivery.exceptions[1].rip == routine["at"] + 1
 
 
 def test_every_name_has_a_test() -> None:
