@@ -22,7 +22,9 @@ def number(argument: str, text: str, *, least: int = 0, most: int = (1 << 64) - 
     try:
         value = parse_number(text)
     except ValueError:
-        bad(argument, repr(text), "a number, such as 0xffffe70000000034, 4096 or 2M")
+        example = "4096" if most < 1 << 32 else "0xffffe70000000034, 4096 or 2M"
+        bad(argument, repr(text), f"a number, such as {example}")
     if not least <= value <= most:
-        bad(argument, repr(text), f"a number from {least:#x} to {most:#x}")
+        form = "d" if most < 1 << 24 else "#x"
+        bad(argument, repr(text), f"a number from {least:{form}} to {most:{form}}")
     return value

@@ -13,8 +13,8 @@ from emu import BadCase, Case, Verdict
 from kernel_model.words import did_you_mean
 from pagewalk.arguments import BadInput
 
+LONGEST_LINE: Final = 4096  # characters: no case needs so many
 _LONGEST: Final = 60  # characters of a value that an error shows
-csv.field_size_limit(1 << 30)  # a long field is an error of its row, not one of the csv module
 
 
 class BadRow(NamedTuple):
@@ -32,11 +32,17 @@ def verdicts(
     """
     rows = ((n, line) for n, line in enumerate(lines, 1) if not line.isspace())
     first, header = next(rows, (1, ""))
-    columns = _header(_cells(header), f"{file}: row {first}")
+    try:
+        names = _cells(header)
+    except csv.Error as error:
+        raise BadInput(f"{file}: row {first}: {error}: expected CSV") from None
+    columns = _header(names, f"{file}: row {first}")
     for number, line in rows:
         try:
             case = _case(columns, _cells(line))
             verdict = access(case)
+        except csv.Error as error:
+            yield BadRow(f"{file}: row {number}, column {columns[0]}: {error}: expected CSV")
         except BadCase as error:
             at = f"e{case.levels - error.entry}" if error.field == "entries" else error.field
             what = f"{_cut(error.value)}: expected {error.expected}"
@@ -46,7 +52,10 @@ def verdicts(
 
 
 def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader((line,)), ())]
+    """Return the values of a line; csv.Error for one that is too long, or whose quotes are odd."""
+    if len(line) > LONGEST_LINE:
+        raise csv.Error(f"more than {LONGEST_LINE} characters")
+    return [cell.strip() for cell in next(csv.reader((line,), strict=True), ())]
 
 
 def _header(columns: list[str], where: str) -> list[str]:

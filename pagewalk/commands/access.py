@@ -8,6 +8,7 @@ import argparse
 import io
 import json
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pagewalk.arguments import BadInput, bad, number
@@ -111,12 +112,12 @@ def _case(given: dict[str, Any]) -> "Case":
 def _file(file: str) -> int:
     """Print a line for each row; none is held back while more input is awaited."""
     from emu import Probe
-    from pagewalk.cases import BadRow, verdicts
+    from pagewalk.cases import LONGEST_LINE, BadRow, verdicts
     from pagewalk.guard import uninterrupted
 
     status = _OK
     with _opened(file) as lines, Probe() as probe, uninterrupted(probe.access) as access:
-        for found in verdicts(lines, ascii(file)[1:-1], access):
+        for found in verdicts(_bounded(lines, LONGEST_LINE), ascii(file)[1:-1], access):
             if isinstance(found, BadRow):
                 print(f"pagewalk: {found.text}", file=sys.stderr)
                 status = _BAD_INPUT
@@ -135,6 +136,15 @@ def _opened(file: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         io.BufferedReader(source), "utf-8-sig", errors="surrogateescape", newline=""
     )
+
+
+def _bounded(lines: io.TextIOWrapper, longest: int) -> Iterator[str]:
+    """Yield the lines, and of one that is too long no more than shows it."""
+    while line := lines.readline(longest + 1):
+        rest = line
+        while len(rest) > longest and rest[-1] not in "\r\n":
+            rest = lines.readline(longest + 1)
+        yield line
 
 
 class _Source(io.FileIO):

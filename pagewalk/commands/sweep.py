@@ -59,7 +59,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", help="which sample (default: 0)")
     parser.add_argument("--jobs", metavar="N", help="worker processes (default: one a core)")
     parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="work on the Dask cluster of this scheduler"
+        "--scheduler",
+        metavar="ADDRESS",
+        help="work on the Dask cluster of this scheduler; it and its workers need pagewalk, too",
     )
     parser.add_argument(
         "--state", metavar="FILE", help="remember there what is finished (default: XDG_STATE_HOME)"
@@ -165,6 +167,8 @@ def _journal(args: argparse.Namespace, chosen: list[Family]) -> "Journal":
     }
     key = {"sweep": swept, **identity()}
     if args.state is not None:
+        if not args.state:
+            bad("--state", "''", "a file")
         try:
             return Journal(Path(args.state), key, fresh=args.fresh)
         except NotOurs:
@@ -185,8 +189,10 @@ def _journal(args: argparse.Namespace, chosen: list[Family]) -> "Journal":
 def _one_case(args: argparse.Namespace) -> int:
     beside = next((name for name in _ONLY_WHOLE if getattr(args, name) not in (None, False)), None)
     if beside:
-        bad(f"--{beside}", getattr(args, beside), "no --case beside it")
+        raise BadInput(f"--{beside}: expected no --case beside it")
     names = args.case.split()
+    if not names:
+        bad("--case", repr(args.case), "the names of conditions (see --help)")
     depths = _depths(args)
     if args.levels is None and any(name.startswith("pml5e.") for name in names):
         depths = (5,)

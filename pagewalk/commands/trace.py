@@ -35,7 +35,8 @@ _EPILOG = """\
 FILE.S is in GNU as's Intel syntax. Its first function (or else its first label) is called; a
 `ret` from it ends the run. Sections lie from 0xffffffff81000000 on (--user: 0x400000), each on
 pages of its own with the rights of its flags; the stack has 16 KiB. All of that takes frames
-from the top of RAM. There is no IDT: the first fault ends the run, and its walk is printed.
+from the top of RAM. There is no IDT: until the program's own lidt, a fault ends the run, and its
+walk is printed; from then on exceptions go to its handlers.
 
 Options may also stand in the file, in comment lines; the command line outranks them:
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from emu import Access, EngineError, Machine, PageFault, PhysAddr, Returned, Stop, Trap, VirtAddr
 from emu.paging import RFLAGS_AC, US, Paging, canonical, page_shift
 from emu.tables import map_page
-from pagewalk.sweep.entries import ADDRESSES, RAM, Setting, slots, target
+from pagewalk.sweep.entries import ADDRESSES, RAM, Setting, page, slots
 
 _USER_CODE: Final = VirtAddr(1 << 16)
 _HLT: Final = 0xF4  # what the page holds; a store puts it there again
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
 
 THROUGH: Final = Outcome()
-_NO_VECTOR: Final = -1
+NO_VECTOR: Final = -1
 
 
 class Bench:
@@ -58,9 +58,7 @@ class Bench:
         }
         self._put_routines()
         for level in (1, 2, 3):
-            va = ADDRESSES[levels]
-            page = PhysAddr(target(level) + (va & ((1 << page_shift(level)) - 1)))
-            self.memory.write(page, bytes([_HLT]))
+            self.memory.write(page(ADDRESSES[levels], level), bytes([_HLT]))
         self._cpu.write(rdi=ADDRESSES[levels], rax=_HLT)
         self._page: Final = ADDRESSES[levels]
         self._rdi = self._page
@@ -106,7 +104,7 @@ class Bench:
         try:
             return _outcome(cpu.run(rip, returns_to=end))
         except EngineError as error:
-            return Outcome(_NO_VECTOR, otherwise=f"EngineError: {error}")
+            return Outcome(NO_VECTOR, otherwise=f"EngineError: {error}")
 
     def _put_routines(self) -> None:
         memory, frames = self.memory, self.machine.frames
@@ -126,4 +124,4 @@ def _outcome(stop: Stop) -> Outcome:
         case Trap():
             return Outcome(stop.vector, stop.error_code)
         case _:
-            return Outcome(_NO_VECTOR, otherwise=f"{type(stop).__name__}: {stop}")
+            return Outcome(NO_VECTOR, otherwise=f"{type(stop).__name__}: {stop}")

@@ -33,7 +33,8 @@ def on_cluster(units: Mapping[int, Unit], address: str) -> Generator[tuple[int, 
         raise BadInput(
             "--scheduler needs the package distributed: pip install 'pagewalk[dask]'"
         ) from None
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it is told below
+    for name in ("distributed.client", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they have to say is told below
     try:
         client = Client(address, timeout=_PATIENCE)
     except (OSError, ValueError):

@@ -32,9 +32,9 @@ _OF_ENTRY: Final = {
     "empty": "none of the entry's conditions holds",
 }
 _OF_ACCESS: Final = {
-    "pkru.ad": "PKRU denies accesses with key 1",
-    "pkru.wd": "PKRU denies writes with key 1",
-    "pkey=1": "the page has protection key 1; the entries above it get key 2, which is denied",
+    "pkru.ad": "PKRU denies accesses with key 13",
+    "pkru.wd": "PKRU denies writes with key 13",
+    "pkey=13": "the page has protection key 13; the entries above it get key 5, which is denied",
     "user": "the access is made at CPL 3",
     "read": "it reads: the same as naming no kind",
     "write": "it writes",

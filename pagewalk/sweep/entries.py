@@ -22,23 +22,25 @@ from emu.paging import (
     PhysAddr,
     VirtAddr,
     index,
+    page_size,
 )
 from emu.rights import Access, Kind
 from pagewalk.sweep.conditions import PATH, Conditions
 
-ADDRESSES: Final = {4: VirtAddr(0xFFFF_9234_5678_9ABC), 5: VirtAddr(0xFF12_3456_789A_BCDE)}
+ADDRESSES: Final = {4: VirtAddr(0xFFFF_9234_5678_8ABC), 5: VirtAddr(0xFF12_3456_789A_ACDE)}
 """The address of every case of a depth; its index differs at each level, and from the routines'."""
-NON_CANONICAL: Final = {4: VirtAddr(0x0000_9234_5678_9ABC), 5: VirtAddr(0x0112_3456_789A_BCDE)}
+NON_CANONICAL: Final = {4: VirtAddr(0x0000_9234_5678_8ABC), 5: VirtAddr(0x0112_3456_789A_ACDE)}
 
+_PAT: Final = 1 << 12  # of a large page: of no effect here, and right below reserved bits
 _FLAG: Final = {"p": P, "rw": RW, "user": US, "a": A, "d": D, "nx": XD, "pse": PS}
 _LEVEL: Final = {entry: level for level, entry in zip(range(5, 0, -1), PATH[5], strict=True)}
 _BIT: Final = {
     f"{entry}.{word}": (level, bit)
     for entry, level in _LEVEL.items()
     for word, bit in {**_FLAG, **{str(n): 1 << n for n in (*range(13, 30), *range(40, 52))}}.items()
-}
-_KEY, _DENIED_KEY = 1 << KEY_SHIFT, 2 << KEY_SHIFT
-_DENIED: Final = 3 << 2 * 2  # in PKRU: AD and WD of key 2
+} | {"pdpte.pse": (3, PS | _PAT), "pde.pse": (2, PS | _PAT)}
+_KEY, _DENIED_KEY = 13, 5  # with the same low bits
+_DENIED: Final = 3 << 2 * _DENIED_KEY  # in PKRU: AD and WD
 _CONTROL: Final = frozenset("efer.nx cr0.wp cr4.smep cr4.smap cr4.pke pkru.ad pkru.wd".split())
 _GIB: Final = 1 << 30
 RAM: Final = 16 * _GIB
@@ -60,6 +62,11 @@ def target(level: int) -> PhysAddr:
     return PhysAddr((9 - level) * _GIB)
 
 
+def page(va: int, level: int) -> PhysAddr:
+    """Return where `va` leads through an entry of `level` that maps a page."""
+    return PhysAddr(target(level) + (va & (page_size(level) - 1)))
+
+
 def slots(root: PhysAddr, levels: int) -> tuple[PhysAddr, ...]:
     """Return where the entries of a path lie, root first."""
     va = ADDRESSES[levels]
@@ -77,7 +84,7 @@ def setting(conditions: Conditions, levels: int, root: PhysAddr) -> Setting:
         if name in _BIT:
             level, bit = _BIT[name]
             words[level] |= bit
-    if "pkey=1" in conditions:
+    if "pkey=13" in conditions:
         _put_keys(words)
     kind, update = _kind(conditions)
     return tuple.__new__(
@@ -102,10 +109,10 @@ _ACCESS: Final = {
 
 
 def _put_keys(words: list[int]) -> None:
-    """Give the entry that maps the page key 1, and the others one that is denied everything."""
+    """Give the entry that maps the page a key, and the others one that is denied everything."""
     leaf = 3 if words[3] & PS else 2 if words[2] & PS else 1
     for level in range(1, 6):
-        words[level] |= _KEY if level == leaf else _DENIED_KEY
+        words[level] |= (_KEY if level == leaf else _DENIED_KEY) << KEY_SHIFT
 
 
 def _kind(conditions: Conditions) -> tuple[Kind, bool]:
@@ -119,7 +126,8 @@ def _kind(conditions: Conditions) -> tuple[Kind, bool]:
 
 @lru_cache
 def _paging(controls: Conditions, levels: int, root: PhysAddr) -> Paging:
-    pkru = _DENIED | ("pkru.ad" in controls) << 2 | ("pkru.wd" in controls) << 3
+    pkru = _DENIED | ("pkru.ad" in controls) << 2 * _KEY
+    pkru |= ("pkru.wd" in controls) << 2 * _KEY + 1
     return Paging.long_mode(
         root,
         levels=levels,

@@ -198,9 +198,12 @@ def _keys(tables: tuple[str, ...]) -> tuple[Choices, ...]:
     return (
         _bits("efer.nx cr0.wp cr4.smep cr4.smap"),
         _one(
-            "pkey=1 pkru.ad pkru.wd",
+            "pkey=13 pkru.ad pkru.wd",
             "cr4.pke pkru.ad pkru.wd",
-            *("cr4.pke pkey=1" + pkru for pkru in ("", " pkru.ad", " pkru.wd", " pkru.ad pkru.wd")),
+            *(
+                "cr4.pke pkey=13" + pkru
+                for pkru in ("", " pkru.ad", " pkru.wd", " pkru.ad pkru.wd")
+            ),
         ),
         _bits("ac"),
         _CPL,

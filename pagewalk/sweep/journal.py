@@ -81,8 +81,10 @@ class Journal:
         self._file.flush()
 
     def _read(self, path: Path, *, fresh: bool) -> None:
-        if not path.exists() or path.stat().st_size == 0:
+        if not path.exists():
             return
+        if not path.is_file():  # reading a device may never end, and removing it is worse
+            raise NotOurs(str(path))
         first, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         key = _parsed(first)
         if fresh and isinstance(key, dict) and key.keys() == self._key.keys():

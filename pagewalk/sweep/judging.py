@@ -13,9 +13,9 @@ from emu.fault import VECTOR_NAME
 from emu.paging import ENTRY_NAME, A, D, maps_page
 from emu.walk import walk
 from pagewalk.sweep import oracle
-from pagewalk.sweep.bench import THROUGH, Bench, Outcome
+from pagewalk.sweep.bench import NO_VECTOR, THROUGH, Bench, Outcome
 from pagewalk.sweep.conditions import Conditions
-from pagewalk.sweep.entries import Setting, setting
+from pagewalk.sweep.entries import Setting, page, setting
 from pagewalk.sweep.families import families
 from pagewalk.sweep.tally import Difference, Found, Tally, Unit
 
@@ -46,7 +46,8 @@ class Judgement(NamedTuple):
         if self.walk.verdict == "non-canonical":
             return Outcome(13, 0)
         if self.refusal is None:
-            return THROUGH
+            pa = self.walk.pa
+            return THROUGH if pa == page(self.case.va, self.walk.level) else _elsewhere(pa)
         return Outcome(14, self.refusal.error_code, self.case.va)
 
     def agrees(self) -> bool:
@@ -105,6 +106,12 @@ class Judgement(NamedTuple):
         )
 
 
+def _elsewhere(pa: int | None) -> Outcome:
+    return Outcome(
+        NO_VECTOR, otherwise=f"leads to pa {pa:#x}" if pa is not None else "leads nowhere"
+    )
+
+
 def do_unit(unit: Unit) -> Tally:
     """Judge all cases of a unit, on this thread's own machines."""
     cases = families(unit.levels)[unit.family].cases(unit.numbers)
@@ -129,7 +136,10 @@ def judge(cases: Iterable[Conditions], levels: int) -> Iterator[Judgement]:
         outcome, after = bench.do(case)
         predicted = oracle.predict(conditions, levels, case.va)
         found = walk(read, case.paging, case.va)
-        refused = refusal(found, case.access, case.paging) if found.steps else None
+        try:
+            refused = refusal(found, case.access, case.paging) if found.steps else None
+        except ValueError as error:  # no walk that can page-fault
+            refused = Refusal(0, str(error))
         yield tuple.__new__(Judgement, (case, outcome, after, predicted, found, refused))
 
 

@@ -144,6 +144,6 @@ def _key_refuses(conditions: Set[str], checked_write: bool) -> bool:
 
     `checked_write`: it writes, and is one whose right to write is looked at.
     """
-    if not ("cr4.pke" in conditions and "pkey=1" in conditions):
+    if not ("cr4.pke" in conditions and "pkey=13" in conditions):
         return False
     return "pkru.ad" in conditions or (checked_write and "pkru.wd" in conditions)

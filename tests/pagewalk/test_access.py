@@ -157,11 +157,12 @@ def test_five_levels_begin_with_e5(access):
         ("0,1007,2007,3007,4005,execute", "kind", "read or write or fetch"),
         ("0,1007,2007,3007,4005,write,1", "7", "7 values: expected 6"),
         ("0,1007,2007,3007", "e1", "4 values: expected 6"),
-        ('0,1007,"2007,3007,4005,write', "e2", "3 values: expected 6"),
+        ('0,1007,"2007,3007,4005,write', "va", "unexpected end of data: expected CSV"),
         ("0,1007,20\x0007,3007,4005,write", "e3", "hex number"),
         (b"0,1007,20\xff07,3007,4005,write", "e3", "hex number"),
-        (f"0,1007,{'1' * 200_000},3007,4005,write", "e3", "..."),
-        (f"{'1' * 200_000}x,1007,2007,3007,4005,write", "va", "..."),
+        (f"0,1007,{'1' * 2000},3007,4005,write", "e3", "..."),
+        (f"{'1' * 2000}x,1007,2007,3007,4005,write", "va", "..."),
+        (f"0,1007,{'1' * 200_000},3007,4005,write", "va", "more than 4096 characters"),
     ],
 )
 def test_a_malformed_row_is_told_and_the_rest_runs(access, row, column, words):

@@ -147,12 +147,12 @@ def test_smap_keeps_the_supervisor_from_data_of_user_pages(names, without, expec
     ],
 )
 def test_the_key_of_a_user_page_forbids_data_accesses(names, without, expected):
-    assert code(f"{names} pkey=1 cr4.pke", without) == expected
+    assert code(f"{names} pkey=13 cr4.pke", without) == expected
 
 
-@pytest.mark.parametrize("missing", ["pkey=1", "cr4.pke"])
+@pytest.mark.parametrize("missing", ["pkey=13", "cr4.pke"])
 def test_a_key_counts_with_pke_alone(missing):
-    assert code("read user pkru.ad pkey=1 cr4.pke", without=missing) is None
+    assert code("read user pkru.ad pkey=13 cr4.pke", without=missing) is None
 
 
 # -- A and D

@@ -168,7 +168,7 @@ def test_one_case_is_rerun_with_its_walk():
     )
 
     assert status == 0
-    assert "PTE   pte     [393]" in text
+    assert "PTE   pte     [392]" in text
     assert "CPU:    #PF 0x7\nwalk:   #PF 0x7, by the rule us\noracle: #PF 0x7\n" in text
     assert text.endswith("they agree\n")
 

@@ -138,7 +138,7 @@ def test_every_name_in_a_family_is_in_the_vocabulary(levels, name):
         ("upper", "pml5e.a pml5e.nx pml5e.51 pml5e.pse pml4e.a pml4e.nx"),
         ("reserved", "pte.40 pte.51 pde.13 pde.20 pdpte.13 pdpte.29 pml4e.pse pml5e.40"),
         ("smap", "cr4.smap ac cr4.smep pte.nx pde.pse pdpte.pse update"),
-        ("keys", "cr4.pke pkru.ad pkru.wd pkey=1 cr4.smap ac"),
+        ("keys", "cr4.pke pkru.ad pkru.wd pkey=13 cr4.smap ac"),
     ],
 )
 def test_a_family_varies(family, names):
@@ -151,6 +151,8 @@ def test_a_family_varies(family, names):
 
 
 # -- entries
+
+PAT = 1 << 12
 
 
 @pytest.mark.parametrize(
@@ -175,16 +177,16 @@ def test_a_condition_is_a_bit(name, bit):
 def test_a_case_of_a_large_page_keeps_the_entry_below():
     entries = setting(complete("pde.p pde.pse pde.13 pte.p".split(), 4), 4, 0).entries
 
-    assert entries[2:] == (target(2) | PS | P | 1 << 13, target(1) | P)
+    assert entries[2:] == (target(2) | PS | P | PAT | 1 << 13, target(1) | P)
 
 
 @pytest.mark.parametrize(("names", "leaf"), [("", 3), ("pde.pse", 2), ("pdpte.pse", 1)])
-def test_the_page_has_key_1_and_all_others_key_2(names, leaf):
-    entries = setting(complete(["pkey=1", *names.split()], 4), 4, 0).entries
+def test_the_page_has_one_key_and_all_others_another_with_the_same_low_bits(names, leaf):
+    entries = setting(complete(["pkey=13", *names.split()], 4), 4, 0).entries
 
     keys = [entry >> 59 & 15 for entry in entries]
-    assert keys[leaf] == 1
-    assert {*keys[:leaf], *keys[leaf + 1 :]} == {2}
+    assert keys[leaf] == 13
+    assert {*keys[:leaf], *keys[leaf + 1 :]} == {5}
 
 
 def test_controls_become_registers():
@@ -193,6 +195,6 @@ def test_controls_become_registers():
     case = setting(complete(names.split(), 5), 5, 0x1000)
 
     assert case.paging == case.paging.long_mode(
-        0x1000, levels=5, wp=False, nxe=True, smep=True, smap=True, pke=True, pkru=0x34
+        0x1000, levels=5, wp=False, nxe=True, smep=True, smap=True, pke=True, pkru=0x400_0C00
     )
     assert case.access == ("fetch", True, False, True)

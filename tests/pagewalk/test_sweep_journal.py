@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import pytest
 from support.cli import run_cli
@@ -185,3 +186,14 @@ def test_other_sources_are_another_sweep(path, stop_after_two, monkeypatch, tmp_
     status, _, errors = run_cli(*SWEEP)
 
     assert (status, errors) == (0, "")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.mkdir()], ids=["fifo", "folder"])
+def test_what_is_no_regular_file_is_no_journal_and_stays(tmp_path, make):
+    path = tmp_path / "it"
+    make(path)
+
+    with pytest.raises(NotOurs):
+        Journal(path, KEY)
+
+    assert path.exists()
