@@ -22,13 +22,15 @@ MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP = 0x174, 0x175, 0x176
 
 # Offsets into a saved context, if nothing else is named. `layout_mismatches` proves each of them
 # with a marker.
-AT_GPRS: Final = 40  # in encoding order, then RIP, RFLAGS without the arithmetic flags
+AT_GPRS: Final = 40  # in encoding order, then RIP, RFLAGS: in a hook without the arithmetic flags
 AT_LAZY_FLAGS: Final = 184  # the result, an operand, another; the operation that they are of
+AT_OPERATION: Final = AT_LAZY_FLAGS + 24
 AT_HFLAGS: Final = 216  # bits 1:0 are the CPL
 AT_SEGMENTS: Final = 224  # ES CS SS DS FS GS, then LDTR TR GDTR IDTR
 AT_CONTROL: Final = 464
 AT_RSP: Final = AT_GPRS + 32
 AT_RIP: Final = AT_GPRS + 128
+AT_RFLAGS: Final = AT_GPRS + 136
 AT_EFER: Final = 632
 AT_PKRU: Final = 5344
 AT_ERROR_CODE: Final = 5424  # then: software raised it
@@ -48,7 +50,6 @@ AT_CS: Final = AT_SEGMENTS + SEGMENT.size
 CS_TO_IDTR: Final = Struct("<I20xI92x" + "I4xQI4x" * 2 + "8xQI4x" * 2)
 AT_IDT_LIMIT: Final = SYSTEM["idtr"] + 16
 NO_IDT: Final = 0xFFFF_FFFF  # as IDTR's limit: no `lidt` can load more than 16 bits
-GENERAL: Final = Struct("<17Q")
 PACKED: Final = Struct(f"<18Q{AT_BASES - AT_GPRS - 18 * 8}xQ{SEGMENT.size - 8}xQ")
 RAX_RIP: Final = Struct("<Q120xQ")
 LAZY_FLAGS: Final = Struct("<QQ8xI")
@@ -143,7 +144,7 @@ def layout_mismatches() -> list[str]:
     if faulted.size < AT_OLD_EXCEPTION + 4:
         return ["everything"]
     uc.reg_write(REGISTER["rcx"], 0x10C0)
-    uc.reg_write(REGISTER["r11"], 2)
+    uc.reg_write(REGISTER["r11"], _RFLAGS_MARK)
     uc.emu_start(0x1080, 0)
     blob, after = view(faulted), view(uc.context_save())
     state = _read(_state(uc._uch), ctypes.sizeof(_words))
@@ -151,7 +152,10 @@ def layout_mismatches() -> list[str]:
     *registers, rflags, fs_base, gs_base = PACKED.unpack_from(blob, AT_GPRS)
     expected = {
         "the general registers and RIP": (registers, [*marks.values(), 0x1040]),
-        "RFLAGS": (rflags & 0x4_0000, 0x4_0000),
+        "RFLAGS": (
+            (rflags & 0x4_0000, U64.unpack_from(after, AT_RFLAGS)[0]),
+            (0x4_0000, _RFLAGS_MARK),
+        ),
         "the flags that nobody has asked for": (
             before(*LAZY_FLAGS.unpack_from(blob, AT_LAZY_FLAGS)),
             _FLAGS_OF_COMPARE,
@@ -215,4 +219,5 @@ _FAULT: Final = bytes.fromhex("c6042500004000 01")  # mov byte ptr [0x400000], 1
 _SYSRET: Final = bytes.fromhex("480f07")  # to RCX, CPL 3
 _INT_20: Final = bytes.fromhex("cd20")
 _DATA_SEGMENT: Final = (0x00CF_9300_0000_FFFF).to_bytes(8, "little")
+_RFLAGS_MARK: Final = 0x4_08D7  # AC, and all that are arithmetic
 _PKRU_MARK: Final = 0x5555_5550  # all keys but 0 and 1 are denied

@@ -20,7 +20,6 @@ from unicorn.unicorn_py3.arch.intel import HOOK_INSN_SYSCALL_CFUNC
 
 from emu import _flags
 from emu._layout import (
-    AT_BASES,
     AT_CONTROL,
     AT_COUNTED,
     AT_CS,
@@ -30,15 +29,15 @@ from emu._layout import (
     AT_LAZY_FLAGS,
     AT_NEXT_RIP,
     AT_OLD_EXCEPTION,
+    AT_OPERATION,
     AT_PKRU,
+    AT_RFLAGS,
     AT_RIP,
     AT_RSP,
     AT_SEGMENTS,
-    BASES,
     CONTROL,
     CS_TO_IDTR,
     FLAT_64_BIT,
-    GENERAL,
     IN_64_BIT_CODE,
     LAZY_FLAGS,
     MSR_EFER,
@@ -47,7 +46,6 @@ from emu._layout import (
     PACKED,
     RAX_RIP,
     REGISTER,
-    RFLAGS,
     SEGMENT,
     SEGMENT_HFLAGS,
     SEGMENT_NAMES,
@@ -75,6 +73,7 @@ NO_VECTOR: Final = -1
 SYSCALL: Final = -2
 SYSENTER: Final = -3
 
+_RFLAGS: Final = Registers._fields.index("rflags")
 _RFLAGS_RF: Final = 1 << 16
 _uclib: Final = binding.uclib
 _emu_start: Final = _uclib.uc_emu_start  # bound once: these four make up a fault
@@ -202,12 +201,12 @@ class Engine:
         return int(U64.unpack_from(self._blob, AT_RIP)[0])
 
     def registers(self) -> Registers:
-        """All of them; the flags come from the CPU itself, not from the picture."""
-        _reg_read(self._uch, RFLAGS, self._u64_ref)
-        rflags = self._u64.value & ~_RFLAGS_RF  # deviation "resume-flag"
-        general = GENERAL.unpack_from(self._blob, AT_GPRS)
-        bases = BASES.unpack_from(self._blob, AT_BASES)
-        return tuple.__new__(Registers, (*general, rflags, *bases))
+        """All of them; in a hook, RFLAGS is without the arithmetic flags."""
+        values = PACKED.unpack_from(self._blob, AT_GPRS)
+        if values[_RFLAGS] & _RFLAGS_RF:  # deviation "resume-flag"
+            general, rflags, bases = values[:_RFLAGS], values[_RFLAGS], values[_RFLAGS + 1 :]
+            values = *general, rflags & ~_RFLAGS_RF, *bases
+        return tuple.__new__(Registers, values)
 
     def packed(self) -> bytes:
         """Take a picture, and return its registers packed: for `unpack_registers`, later."""
@@ -302,8 +301,11 @@ class Engine:
     def mend_flags(self) -> None:
         """Undo what a hook did to the flags of the instruction that has faulted, in the picture
         and in the CPU (deviation "hooked-flags")."""
-        if _flags.before(*LAZY_FLAGS.unpack_from(self._blob, AT_LAZY_FLAGS)) is not None:
-            U32.pack_into(self._blob, AT_LAZY_FLAGS + 24, _flags.WORKED_OUT)
+        flags = _flags.before(*LAZY_FLAGS.unpack_from(self._blob, AT_LAZY_FLAGS))
+        if flags is not None:
+            (rflags,) = U64.unpack_from(self._blob, AT_RFLAGS)
+            U64.pack_into(self._blob, AT_RFLAGS, rflags & ~_flags.ARITHMETIC | flags)
+            U32.pack_into(self._blob, AT_OPERATION, _flags.WORKED_OUT)
             self.restore()
 
     def write_all(self, registers: dict[str, int]) -> None:
