@@ -83,7 +83,7 @@ _reg_read: Final = _uclib.uc_reg_read
 _ctl: Final = _uclib.uc_ctl
 _FLUSH_TLB: Final = unicorn.UC_CTL_IO_WRITE << 30 | unicorn.UC_CTL_TLB_FLUSH
 _vmem_translate: Final = _uclib.uc_vmem_translate  # which the binding does not offer
-_TRANSLATION_BUFFER: Final = 32 << 20  # virtual; touched as needed
+_TRANSLATION_BUFFER: Final = 8 << 20  # virtual; touched as needed
 _MOST_WATCHED: Final = 256  # the engine goes through all of them for each instruction it translates
 
 

@@ -68,7 +68,6 @@ class Wanderer:
             cpu.paging = Paging.long_mode(root, levels=self.levels, **controls)  # type: ignore[arg-type]
             user = rng.random() < 0.5
             cpu.cpl = 3 if user else 0
-            cpu.invalidate_code()  # or it grows to its 32 MiB: each new address is new code
             for _ in range(SAME_CONTROLS):
                 va, entries = self._tables_for_some_page()
                 kind, ac = rng.choice(KINDS), rng.random() < 0.5
