@@ -403,11 +403,15 @@ class Engine:
         self._hook(unicorn.UC_HOOK_EDGE_GENERATED, self._watch.on_block)
 
     def watch_new(self) -> None:
-        """Watch what was found at NEW_CODE, and forget the block that it is in."""
+        """Watch what was found at NEW_CODE, and forget the block that it is in.
+
+        Where that would be too much in all, watch nothing: the block will be found again.
+        """
         *new, block = self._watch.new
         self._watch.new.clear()
-        if len(self._watched) + len(new) > _MOST_WATCHED:
+        if self._watched and len(self._watched) + len(new) > _MOST_WATCHED:
             self._unwatch()
+            return
         for va in new:
             self._watched[va] = self._hook(unicorn.UC_HOOK_CODE, self._watch.on_watched, va, va)
         self._uc.ctl_remove_cache(block, block + 1)

@@ -219,6 +219,15 @@ def test_more_of_them_than_are_watched_at_a_time_are_refused(guest: Guest) -> No
     assert stops == [Returned(), gp(routine["there"]), Returned()]
 
 
+@pytest.mark.parametrize("nr", [_MOST_WATCHED // 2 + 2, _MOST_WATCHED + 44])
+def test_blocks_that_are_full_of_them_come_to_their_ends(guest: Guest, nr: int) -> None:
+    routines = [guest.put_user("in al, dx; " * nr) for _ in range(2)]
+
+    stops = [guest.call_user(routine, rflags=IOPL_3) for routine in 2 * routines]
+
+    assert stops == 4 * [Returned()]
+
+
 def test_a_block_that_runs_off_its_page_is_watched_up_to_there(guest: Guest) -> None:
     frame = guest.page(ELSEWHERE)
     guest.memory.write(PhysAddr(frame + 0xFF0), MOV_CR3 + b"\x90" * 12 + b"\x48")
