@@ -2,7 +2,7 @@
 
 Knows how to start and stop the engine, to take pictures of its CPU (a saved context, which lies as
 `_layout` says), and what it caches. Refuses to know paging, and hands over what the engine saw.
-Nothing else in the project depends on the engine's insides.
+Nothing in the project but this, `_watch` and the proofs depends on the engine's insides.
 
 Where the engine differs from the architecture, the difference is called by its name in
 `deviations`.
@@ -59,6 +59,7 @@ from emu._layout import (
 from emu._watch import Find, Passes, Watch, finish_a_block
 from emu.fault import EngineError
 from emu.memory import PhysMemory
+from emu.paging import RFLAGS_RF
 from emu.registers import Registers
 
 SUPPORTED: Final = ((2, 1, 4),)  # engine versions whose layout and behaviour are known
@@ -74,7 +75,6 @@ SYSCALL: Final = -2
 SYSENTER: Final = -3
 
 _RFLAGS: Final = Registers._fields.index("rflags")
-_RFLAGS_RF: Final = 1 << 16
 _uclib: Final = binding.uclib
 _emu_start: Final = _uclib.uc_emu_start  # bound once: these four make up a fault
 _context_save: Final = _uclib.uc_context_save
@@ -203,9 +203,9 @@ class Engine:
     def registers(self) -> Registers:
         """All of them; in a hook, RFLAGS is without the arithmetic flags."""
         values = PACKED.unpack_from(self._blob, AT_GPRS)
-        if values[_RFLAGS] & _RFLAGS_RF:  # deviation "resume-flag"
+        if values[_RFLAGS] & RFLAGS_RF:  # deviation "resume-flag"
             general, rflags, bases = values[:_RFLAGS], values[_RFLAGS], values[_RFLAGS + 1 :]
-            values = *general, rflags & ~_RFLAGS_RF, *bases
+            values = *general, rflags & ~RFLAGS_RF, *bases
         return tuple.__new__(Registers, values)
 
     def packed(self) -> bytes:
@@ -221,10 +221,6 @@ class Engine:
     def next_rip(self) -> int:
         """Where the `int n` that raised the last exception ends."""
         return int(U64.unpack_from(self._blob, AT_NEXT_RIP)[0])
-
-    def old_exception(self) -> int:
-        """The engine's memory of the last exception, NO_EXCEPTION for none."""
-        return self._old_exception.value
 
     def cpl(self) -> int:
         """The current privilege level. Not the CS selector's RPL: the engine keeps it apart."""

@@ -24,6 +24,9 @@ GATE_SIZE: Final = 16
 INTERRUPT_GATE: Final = 0xE  # clears RFLAGS.IF
 TRAP_GATE: Final = 0xF
 TSS_SIZE: Final = 104
+TSS_RSP0: Final = 4
+TSS_IST1: Final = 36
+TSS_IO_MAP: Final = 102
 ISTS: Final = 7
 
 # Of a selector, and of the error code that names one.
@@ -129,13 +132,13 @@ def tss_segment(base: int, limit: int = TSS_SIZE - 1) -> bytes:
 
 def tss(rsp0: int = 0, ist: Iterable[int] = ()) -> bytes:
     """Return a TSS with the stack for CPL 0 and those of IST 1 and up; no I/O permission map."""
-    pointers = {4: rsp0, **{36 + 8 * n: pointer for n, pointer in enumerate(ist)}}
+    pointers = {TSS_RSP0: rsp0} | {TSS_IST1 + 8 * n: pointer for n, pointer in enumerate(ist)}
     if len(pointers) > 1 + ISTS:
         raise ValueError(f"{len(pointers) - 1} IST pointers: expected at most {ISTS}")
     data = bytearray(TSS_SIZE)
     for at, pointer in pointers.items():
         data[at : at + 8] = (pointer & U64).to_bytes(8, "little")
-    data[102:104] = TSS_SIZE.to_bytes(2, "little")  # beyond the limit: there is none
+    data[TSS_IO_MAP:] = TSS_SIZE.to_bytes(2, "little")  # beyond the limit: there is none
     return bytes(data)
 
 

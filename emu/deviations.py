@@ -14,7 +14,7 @@ DEVIATIONS: Final = {
     "CR2 and the error code",
     "rmw-reports-read": "a #PF of a read-modify-write has W=0, since the load faults first",
     "early-fetch": "a block that runs off a page faults for the next page before any of its "
-    "instructions has run",
+    "instructions has run, and CR2 says so",
     "table-outside-ram": "a page table outside RAM reads as zero: a plain not-present #PF",
     "alias-store": "a guest store through a second mapping of a page of code is not noticed, "
     "unless a write-protection hook covers the frame",
@@ -63,6 +63,8 @@ UNCORRECTED: Final = {
     "bytes in an order of their own, and not all: a fault there may be an EngineError",
     "rewritten-block": "an instruction that stores into the block it is part of is begun again: "
     "it is recorded, and counted as a step, twice",
+    "written-cr2": "a mov to CR2 is undone if the block that it is in, or a later one, is fetched "
+    "too early, before there was a page fault",
     "locked-register": "lock before a bt, bts, btr or btc of a register aborts the process: no #UD",
     "consumed-flags": "a setcc, rcl or rcr that faults on its operand may leave other arithmetic "
     "flags than there were before it",

@@ -1,7 +1,7 @@
 """How a run ends: PageFault and the others, the error-code bits, one-line texts.
 
 Knows what each way to stop carries. Refuses to know why it came to that: `rights` judges,
-`cpu` reports. A guest's fault is a value of this module, never a Python exception; the
+`stops` reports. A guest's fault is a value of this module, never a Python exception; the
 exceptions here are for mistakes of the caller or of the engine. SDM vocabulary; source: Intel
 SDM volume 3A, "Interrupt 14 - Page-Fault Exception (#PF)".
 """
@@ -165,7 +165,8 @@ class Trap:
     """Another exception that nobody handled. `error_code` is None where the vector has none.
 
     Compares by vector, error code and RIP. CPL, CR3 and CR2 are what they were then: CR2 holds
-    the address of an earlier page fault, if there was one. `instruction` is where the `int n` or
+    the address of an earlier page fault, if there was one; 0 for one that was raised on the way
+    to a handler. `instruction` is where the `int n` or
     `int3` that raised it begins, whose RIP is behind itself; None if software did not raise it.
     """
 

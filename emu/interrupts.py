@@ -3,7 +3,7 @@
 Knows gates, the stack of the TSS and of an IST, the frame, and what becomes of a fault on the way:
 another exception, a double fault, or a shutdown. A pure function of state: it reads RAM through the
 guest's tables, and answers with what the CPU becomes and what it stores. Refuses to know why the
-exception was raised (`cpu`) and what hardware interrupts are: there are none.
+exception was raised (`stops`) and what hardware interrupts are: there are none.
 
 SDM vocabulary; source: Intel SDM volume 3A, "Interrupt and Exception Handling", above all "64-Bit
 Mode Stack Frame", "Error Code" and the tables under "Interrupt 8 - Double Fault Exception (#DF)";
@@ -27,6 +27,8 @@ from emu.descriptors import (
     SELECTOR_LDT,
     SELECTOR_RPL,
     TRAP_GATE,
+    TSS_IST1,
+    TSS_RSP0,
     Gate,
     SystemSegment,
     TableRegister,
@@ -157,7 +159,7 @@ def deliver(
         if served.vector == DF and not is_software(served):
             return Shutdown(found.rip, tuple(exceptions))
         if _is_double_fault(served, found):
-            exceptions.append(Trap(DF, 0, found.rip))
+            exceptions.append(_trap(DF, 0, found.rip, state))
 
 
 def _is_double_fault(first: Exc, second: Exc) -> bool:
@@ -293,7 +295,7 @@ class _Attempt:
         state = self._state
         if not ist and cpl == state.cpl:
             return state.rsp & ~15
-        offset = 28 + 8 * ist if ist else 4 + 8 * cpl
+        offset = TSS_IST1 + 8 * (ist - 1) if ist else TSS_RSP0 + 8 * cpl
         name = state.tr.selector & ~SELECTOR_RPL
         if offset + 7 > state.tr.limit:
             return self._raise(TS, name)
@@ -392,4 +394,8 @@ class _Attempt:
         return self._ram(pa) if stored is None else stored
 
     def _raise(self, vector: int, code: int) -> Trap:
-        return Trap(vector, code | (0 if self._software else 1), self._rip)
+        return _trap(vector, code | (0 if self._software else 1), self._rip, self._state)
+
+
+def _trap(vector: int, code: int, rip: VirtAddr, state: State) -> Trap:
+    return Trap(vector, code, rip, cpl=state.cpl, cr3=state.paging.cr3)

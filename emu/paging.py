@@ -54,9 +54,13 @@ ENTRY_NAME: Final = {5: "PML5E", 4: "PML4E", 3: "PDPTE", 2: "PDE", 1: "PTE"}
 # Control registers and EFER: what paging depends on, and what a 64-bit kernel sets besides.
 CR0_PE: Final = 1 << 0
 CR0_MP: Final = 1 << 1
+CR0_EM: Final = 1 << 2
+CR0_TS: Final = 1 << 3
 CR0_ET: Final = 1 << 4
 CR0_NE: Final = 1 << 5
 CR0_WP: Final = 1 << 16
+CR0_NW: Final = 1 << 29
+CR0_CD: Final = 1 << 30
 CR0_PG: Final = 1 << 31
 CR4_PSE: Final = 1 << 4
 CR4_PAE: Final = 1 << 5

@@ -1,7 +1,7 @@
 """What must have happened at an instruction: an independent reading of the same tables.
 
 Knows how to find the instruction at RIP, ask it what it touches, walk for each touch, and judge.
-Refuses to know what the CPU said: `cpu` compares. Imports no engine.
+Refuses to know what becomes of it: `stops` makes a Stop, or an EngineError. Imports no engine.
 """
 
 from typing import Final, Literal, NamedTuple

@@ -7,7 +7,7 @@ ask (`_watch`). SDM vocabulary; source: Intel SDM volume 1, "I/O Permission Bit 
 
 from typing import Final
 
-from emu.descriptors import SELECTOR_RPL, TSS_SIZE
+from emu.descriptors import SELECTOR_RPL, TSS_IO_MAP, TSS_SIZE
 from emu.fault import GP, OutsideRam, PageFault, Trap
 from emu.instruction import Instruction
 from emu.paging import U64, A, PhysAddr, VirtAddr
@@ -18,7 +18,6 @@ from emu.rights import Access
 from emu.sensitive import CacheLine, UserPort, UserStack, Values, rule_of
 
 _TSS_READ: Final = Access("read", implicit=True)
-_MAP_BASE: Final = 102  # in the TSS: the offset of the I/O permission map, 2 bytes
 _IOPL_SHIFT: Final = 12  # in RFLAGS
 
 Refusal = PageFault | OutsideRam | Trap
@@ -77,7 +76,7 @@ class Refusals:
         if not selector & ~SELECTOR_RPL or limit < TSS_SIZE - 1:
             return True
         number = registers.rdx & 0xFFFF if port.number is None else port.number
-        start = self._word(who, base + _MAP_BASE)
+        start = self._word(who, base + TSS_IO_MAP)
         if isinstance(start, Expected):
             return start
         offset = start + (number >> 3)

@@ -4,7 +4,7 @@ Knows the rules by which an access is refused, and the error code that each refu
 that is absent or has a reserved bit set settles the matter before any right is looked at. Among
 rights the SDM gives no order, and the error code needs none; where several refuse, the reason is
 the first of us, smep, xd (a fetch) or us, smap, pk-ad, pk-wd, rw, wp (data): that choice is ours.
-Refuses to know how the entries were found (`walk`) and what happens next (`cpu`). SDM vocabulary;
+Refuses to know how the entries were found (`walk`) and what happens next (`stops`). SDM vocabulary;
 source: Intel SDM volume 3A, "Paging", "Determination of Access Rights", "Protection Keys" and
 "Page-Fault Exceptions".
 """

@@ -13,8 +13,12 @@ from typing import Final, NamedTuple
 
 from emu.instruction import MAX_SIZE, Instruction, decode
 from emu.paging import (
+    CR0_CD,
+    CR0_EM,
+    CR0_NW,
     CR0_PE,
     CR0_PG,
+    CR0_TS,
     CR4_LA57,
     CR4_OSFXSR,
     CR4_PAE,
@@ -29,11 +33,6 @@ from emu.paging import (
     is_canonical,
 )
 from emu.registers import Registers
-
-CR0_EM: Final = 1 << 2
-CR0_TS: Final = 1 << 3
-CR0_NW: Final = 1 << 29
-CR0_CD: Final = 1 << 30
 
 # ------------------------------------------------------------------ what a rule may be
 
@@ -52,15 +51,17 @@ class Values(NamedTuple):
 
 
 class CacheLine(NamedTuple):
-    """What a load of the byte would raise."""
+    """What a load of the byte would raise (deviation "cache-line")."""
 
 
 class UserStack(NamedTuple):
-    """What the stack accesses raise at CPL 3, which the engine makes as the supervisor."""
+    """What the stack accesses raise at CPL 3, which the engine makes as the supervisor (deviation
+    "far-return")."""
 
 
 class UserPort(NamedTuple):
-    """#GP(0) at CPL 3, unless IOPL or the TSS permits `size` ports from `number` on, or from DX."""
+    """#GP(0) at CPL 3, unless IOPL or the TSS permits `size` ports from `number` on, or from DX
+    (deviation "user-io")."""
 
     number: int | None
     size: int
@@ -70,7 +71,7 @@ Rule = Values | CacheLine | UserStack | UserPort
 
 
 def find(rip: int, code: bytes, count: int, user: bool) -> list[tuple[int, Harmless | None, bool]]:
-    """List where in a block of `count` instructions they stand, and for each what spares the
+    """List where in a block of `count` instructions such ones stand, and for each what spares the
     question, and whether it may fault when it is not refused.
 
     `user` says that the block is executed at CPL 3. Where the engine sees other instructions than
@@ -148,15 +149,18 @@ class _Bits(NamedTuple):
 
 
 _CR4_KNOWN: Final = 0x0075_17FC  # what this model's CPUID offers: no VME, UMIP, VMX, SMX, PCID
-_CR0: Final = _Bits(zero=U64 - 0xFFFF_FFFF, one=CR0_PE | CR0_PG)
-_CR3: Final = _Bits(zero=U64 - ((1 << MAXPHYADDR) - 1))
-_CR4: Final = _Bits(zero=U64 - _CR4_KNOWN, one=CR4_PAE, kept=CR4_LA57)
-_CR8: Final = _Bits(zero=U64 - 0xF)
+_CR0: Final = _Bits(zero=U64 - 0xFFFF_FFFF, one=CR0_PE | CR0_PG)  # deviation "reserved-cr0"
+_CR3: Final = _Bits(zero=U64 - ((1 << MAXPHYADDR) - 1))  # deviation "reserved-cr3"
+_CR4: Final = _Bits(
+    zero=U64 - _CR4_KNOWN, one=CR4_PAE, kept=CR4_LA57
+)  # "reserved-cr4", "la57-toggle"
+_CR8: Final = _Bits(zero=U64 - 0xF)  # deviation "reserved-cr8"
 _EFER: Final = _Bits(zero=U64 - (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE), kept=EFER_LME)
 
-_MSR_EFER: Final = 0xC000_0080
+_MSR_EFER: Final = 0xC000_0080  # deviation "efer-lme"
 _ADDRESS_MSRS: Final = frozenset(
-    # SYSENTER_ESP and _EIP, LSTAR, CSTAR, FS_BASE, GS_BASE, KERNEL_GS_BASE
+    # Deviation "msr-canonical": SYSENTER_ESP and _EIP, LSTAR, CSTAR, the bases of FS, GS and
+    # KERNEL_GS.
     (0x175, 0x176, 0xC000_0082, 0xC000_0083, 0xC000_0100, 0xC000_0101, 0xC000_0102)
 )
 _JUDGED_MSRS: Final = _ADDRESS_MSRS | {_MSR_EFER}
@@ -211,7 +215,7 @@ def _other_msr(general: Sequence[int]) -> bool:
 
 
 def _null_selector(encoding: _Encoding) -> Rule | None:
-    """LTR of a register (deviation "ltr-memory")."""
+    """LTR of a register (deviation "null-tr"; from memory it is not corrected)."""
     modrm = encoding.opcode[2]
     number = modrm & 7 | (encoding.rex & 1) << 3
     refused = Values(lambda r, _: not r[number] & 0xFFFC, touches=True)  # its descriptor

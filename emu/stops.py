@@ -24,6 +24,7 @@ from emu.fault import (
     OutsideRam,
     PageFault,
     Returned,
+    Shutdown,
     Stop,
 )
 from emu.instruction import Instruction
@@ -61,6 +62,7 @@ class Stops:
         self._delivered_to: Known = {}
         self._refusals: Final = Refusals(picture)
         self.on_delivery: Callable[[Delivery], None] | None = None
+        self.cr2 = 0  # as a page fault left it, or a write from outside (deviation "early-fetch")
         self._engine.watch(find, self._refusals.passes)
 
     # -- the events
@@ -83,7 +85,9 @@ class Stops:
         if stop is None:
             return self._early_fetch(who, rip, VirtAddr(cr2))
         if left and stop.access == "fetch" and engine.counted() == left:
+            self._set_cr2(self.cr2)
             return RUN_ON  # the limit ends the run before this fetch
+        self.cr2 = cr2
         if stop.kind == "outside-ram":  # a table; deviation "table-outside-ram"
             return OutsideRam(stop.pa, rip, stop.what, stop.walk)
         fault = PageFault(
@@ -112,8 +116,7 @@ class Stops:
         if isinstance(stop, OutsideRam):
             return stop
         if isinstance(stop, PageFault):
-            self._engine.write("cr2", stop.address)
-            self._engine.save()
+            self._set_cr2(stop.address)
         return self._raise(stop)
 
     def _exception(self, vector: int, returns_to: int | None) -> Stop | RunOn:
@@ -183,6 +186,12 @@ class Stops:
         who = engine.cpl(), cs, ss, registers.rsp, registers.rflags
         state = State(self._control()[0], *who, idtr, gdtr, ldtr, tr)
         found = deliver(memory.read_u64, state, exc, self._delivered_to)
+        if isinstance(found, Shutdown):
+            faults = [
+                raised.address for raised in found.exceptions if isinstance(raised, PageFault)
+            ]
+            if faults:
+                self._set_cr2(faults[-1])
         if not isinstance(found, Delivery):
             return found
         words = memory.words
@@ -193,10 +202,15 @@ class Stops:
                     engine.invalidate_code()
         engine.enter(found.cpl, found.cs, found.ss, found.rip, found.rsp, found.rflags)
         if found.cr2 is not None:
-            engine.write("cr2", found.cr2)
+            self._set_cr2(found.cr2)
         if self.on_delivery is not None:
             self.on_delivery(found)
         return RunOn(None, steps) if steps else RUN_ON
+
+    def _set_cr2(self, address: int) -> None:
+        self.cr2 = address
+        self._engine.write("cr2", address)
+        self._engine.save()
 
     def _mended(self, registers: Registers) -> Registers:
         """Return them with the flags that there were before the instruction, which has faulted,
@@ -236,6 +250,7 @@ class Stops:
         if cr2 in (border, None):
             until = self._predictor.straddler(who, rip)
             if until not in (rip, None):
+                self._set_cr2(self.cr2)
                 return RunOn(until)
         reported = "an access outside RAM" if cr2 is None else f"#PF at {cr2:#x}"
         if not self._engine.in_64_bit_code():

@@ -55,6 +55,8 @@ def write_system_tables(
     vectors are absent. `rsp0` is the stack for exceptions at CPL 3, `ist` those of IST 1 and up.
     Raises NotMapped if the pages are not there, and ValueError for a gate that cannot be.
     """
+    if va & (FRAME_SIZE - 1):
+        raise ValueError(f"va {va:#x} is not 4 KiB aligned")
     idt = bytearray(VECTORS * GATE_SIZE)
     for vector, handler in handlers.items():
         if vector not in range(VECTORS):
@@ -62,10 +64,10 @@ def write_system_tables(
         gate = handler if isinstance(handler, Gate) else Gate(handler, KERNEL_CODE)
         idt[GATE_SIZE * vector : GATE_SIZE * (vector + 1)] = gate.pack()
     tss_va = va + FRAME_SIZE + _TSS_OFFSET
-    gdt = flat_gdt(tss_va)
+    gdt, state = flat_gdt(tss_va), tss(rsp0, ist)
     write_virtual(memory, paging, VirtAddr(va), bytes(idt))
     write_virtual(memory, paging, VirtAddr(va + FRAME_SIZE), gdt)
-    write_virtual(memory, paging, VirtAddr(tss_va), tss(rsp0, ist))
+    write_virtual(memory, paging, VirtAddr(tss_va), state)
     return SystemTables(
         TableRegister(va + FRAME_SIZE, len(gdt) - 1),
         TableRegister(va, len(idt) - 1),

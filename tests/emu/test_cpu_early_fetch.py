@@ -195,3 +195,24 @@ def test_a_step_limit_beyond_the_page_end_leaves_the_fault(guest: Guest) -> None
     rip = put_bytes(guest, b"\xff\xc3" * 7 + MOVABS, 16)
 
     assert guest.cpu.run(rip, step_limit=8) == PageFault(END, PF_I, rip=rip + 14)
+
+
+def test_a_fetch_that_comes_too_early_leaves_no_cr2_behind(guest: Guest) -> None:
+    read_cr2, straddler = "0f20d0", "48b8"
+    at = CODE + CODE_SIZE - 5
+    guest.memory.write(PhysAddr(CODE_PA + CODE_SIZE - 5), bytes.fromhex(read_cr2 + straddler))
+
+    stop = guest.cpu.run(at, cr2=0x1234, rax=0)
+
+    assert stop == PageFault(CODE + CODE_SIZE, 0x10, rip=at + 3)
+    assert stop.registers.rax == 0x1234
+    assert guest.cpu.cr2 == CODE + CODE_SIZE
+
+
+def test_a_limit_that_comes_before_a_fetch_leaves_no_cr2_behind(guest: Guest) -> None:
+    routine = guest.put("jmp rax")
+
+    stop = guest.call(routine, rax=0x5000, cr2=0x1234, step_limit=1)
+
+    assert stop == StepLimit(0x5000, 1)
+    assert guest.cpu.cr2 == 0x1234

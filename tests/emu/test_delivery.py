@@ -21,6 +21,7 @@ from emu.descriptors import KERNEL_CODE, KERNEL_DATA, USER_CODE, Gate, TableRegi
 from emu.events import Delivered, Executed
 from emu.fault import AC, BP, DB, DE, DF, GP, NP, PF, SS, UD
 from emu.paging import RFLAGS_IF, RFLAGS_RF, RFLAGS_TF, RW, US, A, D, P
+from emu.system import write_system_tables
 from emu.trace import Recorder
 
 ABSENT = DATA + 0x5000
@@ -255,6 +256,22 @@ def test_an_unmapped_double_fault_stack_is_a_shutdown(system: System) -> None:
 
     assert stop == Shutdown(routine["at"])
     assert str(stop).endswith("#PF -> #PF -> #DF -> #PF")
+
+
+def test_a_shutdown_leaves_the_last_page_faults_address_in_cr2(system: System) -> None:
+    system.handle({})
+    system.cpu.idt = TableRegister(NO_STACK, 0xFFF)
+
+    stop = system.run("ud2")
+
+    assert isinstance(stop, Shutdown)
+    assert system.cpu.cr2 == NO_STACK + 16 * DF
+    assert {exc.cr3 for exc in stop.exceptions} == {system.cpu.cr3}
+
+
+def test_system_tables_begin_a_page(system: System) -> None:
+    with pytest.raises(ValueError, match="not 4 KiB aligned"):
+        write_system_tables(system.memory, system.paging, TABLES + 8, {})
 
 
 # -- CPL 3

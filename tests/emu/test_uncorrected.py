@@ -206,6 +206,16 @@ def test_rewritten_block(guest: Guest) -> None:
     assert stop == StepLimit(CODE, 1)  # the step was the try that was begun again
 
 
+def test_written_cr2(guest: Guest) -> None:
+    nop, straddler = "90", "48b8"
+    guest.memory.write(PhysAddr(CODE_PA + 0x1F_FFFD), bytes.fromhex(nop + straddler))
+    entry = guest.put(f"mov cr2, rax; mov rdi, {CODE + 0x1F_FFFD}; jmp rdi")
+
+    guest.call(entry, rax=0x1234, step_limit=4)
+
+    assert guest.cpu.cr2 == 0  # and not 0x1234
+
+
 def test_code_base() -> None:
     system = System()
     based = bytearray(code_segment())
