@@ -18,7 +18,6 @@ Hardware may remember more than it used, and upper-level entries by themselves; 
 """
 
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Final
 
 from emu.cpu import Cpu
@@ -102,10 +101,5 @@ class Machine:
     def __enter__(self) -> "Machine":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -6,7 +6,6 @@ should come to: that the CPU says, and `walk` and `rights` explain. SDM vocabula
 """
 
 from functools import lru_cache
-from types import TracebackType
 from typing import Final, get_args
 
 from emu.case import (
@@ -115,12 +114,7 @@ class Probe:
     def __enter__(self) -> "Probe":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -6,7 +6,6 @@ vocabulary.
 """
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Final
 
 from asm import Image
@@ -293,12 +292,7 @@ class Kernel:
     def __enter__(self) -> "Kernel":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # -- inside
