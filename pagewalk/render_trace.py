@@ -5,7 +5,7 @@ walk itself looks as it does everywhere (`render`).
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ from pagewalk import render
 
 Symbolise = Callable[[int], str | None]
 """Name an address, if it has a name: "memcpy+0x9/0x12"."""
+
+Faults = PageFault | Trap | OutsideRam | Shutdown
 
 _OUTCOME: Final[dict[type, str]] = {
     Returned: "completed",
@@ -66,17 +68,17 @@ class Lines:
             yield f"    CR3 {event.old:#x} -> {event.new:#x}"
         elif isinstance(event, Delivered):
             delivery, code = event
-            rip = delivery.exceptions[0].rip
-            if code:
-                yield self._line(rip, code) + "   <-- faults"
-            for exc in delivery.exceptions:
-                yield from self.fault(exc)
+            yield from self._faulted(delivery.exceptions, code)
             handler = with_symbol_of(delivery.rip, self._symbolise)
             yield f"    -> handler {handler}, CPL {delivery.cpl}, RSP {delivery.rsp:#x}"
         else:
-            stop, code = event
-            if code:
-                yield self._line(stop.rip, code) + "   <-- faults"
+            yield from self._faulted((event.stop,), event.code)
+
+    def _faulted(self, stops: Sequence[Faults], code: bytes) -> Iterator[str]:
+        """The instruction, if it is known, and what it raised, in order."""
+        if code:
+            yield self._line(stops[0].rip, code) + "   <-- faults"
+        for stop in stops:
             yield from self.fault(stop)
 
     def fault(self, stop: Stop) -> Iterator[str]:
