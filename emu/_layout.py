@@ -15,10 +15,7 @@ import unicorn
 from unicorn import x86_const as x86
 
 from emu._flags import before
-from emu.registers import Registers
-
-MSR_EFER, MSR_STAR, MSR_LSTAR, MSR_FMASK = 0xC000_0080, 0xC000_0081, 0xC000_0082, 0xC000_0084
-MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP = 0x174, 0x175, 0x176
+from emu.registers import MSR_EFER, MSR_STAR, Registers
 
 # Offsets into a saved context, if nothing else is named. `layout_mismatches` proves each of them
 # with a marker.

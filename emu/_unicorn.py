@@ -40,7 +40,6 @@ from emu._layout import (
     FLAT_64_BIT,
     IN_64_BIT_CODE,
     LAZY_FLAGS,
-    MSR_EFER,
     NO_EXCEPTION,
     NO_IDT,
     PACKED,
@@ -60,7 +59,7 @@ from emu._watch import Find, Passes, Watch, finish_a_block
 from emu.fault import EngineError
 from emu.memory import PhysMemory
 from emu.paging import RFLAGS_RF
-from emu.registers import Registers
+from emu.registers import MSR_EFER, Registers
 
 SUPPORTED: Final = ((2, 1, 4),)  # engine versions whose layout and behaviour are known
 
@@ -76,7 +75,7 @@ SYSENTER: Final = -3
 
 _RFLAGS: Final = Registers._fields.index("rflags")
 _uclib: Final = binding.uclib
-_emu_start: Final = _uclib.uc_emu_start  # bound once: these four make up a fault
+_emu_start: Final = _uclib.uc_emu_start  # bound once: what a run and its end call
 _context_save: Final = _uclib.uc_context_save
 _context_restore: Final = _uclib.uc_context_restore
 _reg_read: Final = _uclib.uc_reg_read
@@ -128,7 +127,7 @@ class Engine:
         )
 
         self.write_system("idtr", 0, 0, NO_IDT)
-        self.event: Final = [NO_VECTOR]  # what ended the last run: a vector, or one of the above
+        self.event: Final = [NO_VECTOR]  # a vector, or one of those above and in `_watch`
         self._hooks: dict[int, Any] = {}  # the engine keeps only their addresses
         self._watched: Final[dict[int, int]] = {}
         # By RIP, RFLAGS before an instruction that was watched and may fault.

@@ -6,7 +6,7 @@ functions of the caller's say so. The callbacks read, and stop the run; they nev
 """
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 from weakref import WeakMethod
 
@@ -16,6 +16,7 @@ from unicorn.x86_const import UC_X86_REG_RIP
 
 from emu._layout import IN_64_BIT_CODE, LIVE_HFLAGS, RFLAGS, live
 from emu.fault import EngineError
+from emu.registers import Harmless
 
 # What `Engine.event` holds at a block with instructions that are to be watched, at a refusal, and
 # after an exception in a callback.
@@ -23,8 +24,6 @@ NEW_CODE: Final = -4
 REFUSED: Final = -5
 BROKEN: Final = -6
 
-Harmless = Callable[[Sequence[int]], bool]
-"""Tells of the general registers and RIP, as `Registers` orders them, that they are no matter."""
 Find = Callable[[int, bytes, int, bool], Iterable[tuple[int, Harmless | None, bool]]]
 """Names what to watch in a block: given its address, bytes, number of instructions, and whether it
 runs at CPL 3. What `Harmless` says spares the question; True if it may fault all the same."""

@@ -166,9 +166,10 @@ class Cpu:
                 raise ValueError(f"{name}={value:#x} does not fit into 64 bits")
         try:
             self._engine.write_all(registers)
-            self._stops.cr2 = registers.get("cr2", self._stops.cr2) & U64
         except KeyError as unknown:
             raise ValueError(f"{unknown.args[0]} is no register to be written so") from None
+        if "cr2" in registers:
+            self._stops.cr2 = registers["cr2"] & U64
 
     # -- running
 

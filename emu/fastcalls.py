@@ -7,7 +7,11 @@ volume 2, "SYSCALL-Fast System Call" and "SYSENTER-Fast Call to System Procedure
 
 from typing import Final
 
-from emu._layout import (
+from emu.descriptors import SELECTOR_RPL
+from emu.fault import GP, UD, Trap
+from emu.paging import EFER_SCE, RFLAGS_IF, RFLAGS_RF, RFLAGS_VM, U64
+from emu.picture import Picture
+from emu.registers import (
     MSR_FMASK,
     MSR_LSTAR,
     MSR_STAR,
@@ -15,11 +19,8 @@ from emu._layout import (
     MSR_SYSENTER_EIP,
     MSR_SYSENTER_ESP,
 )
-from emu.fault import GP, UD, Trap
-from emu.paging import EFER_SCE, RFLAGS_IF, RFLAGS_RF, RFLAGS_VM, U64
-from emu.picture import Picture
 
-_SELECTOR: Final = 0xFFFC  # of the kernel's code
+_SELECTOR: Final = 0xFFFF & ~SELECTOR_RPL  # of the kernel's code
 _STACK: Final = 8  # from there to the one of its stack
 _SIZE: Final = 2  # of both instructions
 

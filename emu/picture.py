@@ -49,15 +49,11 @@ class Picture:
 
     def stopped(self, stop: Expected, registers: Registers) -> PageFault | OutsideRam | Trap:
         """Word what stops the instruction at RIP."""
-        rip, paging = VirtAddr(registers.rip), self.control()[0]
         if stop.kind == "non-canonical":
             return self.trap(SS if stop.stack else GP, 0, registers)
         if stop.kind == "outside-ram":
-            return OutsideRam(stop.pa, rip, stop.what, stop.walk)
-        cpl = self.engine.cpl()
-        return PageFault(
-            stop.address, stop.error_code, rip, stop.walk, cpl, paging.cr3, stop.reason, registers
-        )
+            return OutsideRam(stop.pa, VirtAddr(registers.rip), stop.what, stop.walk)
+        return stop.page_fault(registers, self.engine.cpl(), self.control()[0].cr3)
 
     def trap(
         self,

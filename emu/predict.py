@@ -13,7 +13,7 @@ from emu.descriptors import (
     SystemSegment,
     TableRegister,
 )
-from emu.fault import PF_U
+from emu.fault import PF_U, PageFault
 from emu.instruction import MAX_SIZE, Instruction, decode
 from emu.memory import PhysMemory
 from emu.paging import FRAME_SIZE, RFLAGS_AC, U64, Paging, PhysAddr, VirtAddr
@@ -58,6 +58,19 @@ class Expected(NamedTuple):
     what: Literal["leaf", "table", "root"] = "leaf"
     stack: bool = False
     number: int = 0
+
+    def page_fault(self, registers: Registers, cpl: int, cr3: int) -> PageFault:
+        """Return it as the fault that ends a run, of the CPU that has these."""
+        return PageFault(
+            self.address,
+            self.error_code,
+            VirtAddr(registers.rip),
+            self.walk,
+            cpl,
+            cr3,
+            self.reason,
+            registers,
+        )
 
 
 class Context(NamedTuple):

@@ -4,7 +4,21 @@ Knows the names and the order in which the machine keeps them. Refuses to know w
 came from or what they are for. SDM names, lower case.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+# The numbers of model-specific registers.
+MSR_SYSENTER_CS: Final = 0x174
+MSR_SYSENTER_ESP: Final = 0x175
+MSR_SYSENTER_EIP: Final = 0x176
+MSR_EFER: Final = 0xC000_0080
+MSR_STAR: Final = 0xC000_0081
+MSR_LSTAR: Final = 0xC000_0082
+MSR_CSTAR: Final = 0xC000_0083
+MSR_FMASK: Final = 0xC000_0084
+MSR_FS_BASE: Final = 0xC000_0100
+MSR_GS_BASE: Final = 0xC000_0101
+MSR_KERNEL_GS_BASE: Final = 0xC000_0102
 
 
 class Registers(NamedTuple):
@@ -37,3 +51,7 @@ class Registers(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Registers({', '.join(f'{n}={v:#x}' for n, v in self._asdict().items())})"
+
+
+Harmless = Callable[[Sequence[int]], bool]
+"""Tells of the general registers and RIP, as `Registers` orders them, that they are no matter."""

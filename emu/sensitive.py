@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from emu.descriptors import SELECTOR_RPL
 from emu.instruction import MAX_SIZE, Instruction, decode
 from emu.paging import (
     CR0_CD,
@@ -32,11 +33,20 @@ from emu.paging import (
     Paging,
     is_canonical,
 )
-from emu.registers import Registers
+from emu.registers import (
+    MSR_CSTAR,
+    MSR_EFER,
+    MSR_FS_BASE,
+    MSR_GS_BASE,
+    MSR_KERNEL_GS_BASE,
+    MSR_LSTAR,
+    MSR_SYSENTER_EIP,
+    MSR_SYSENTER_ESP,
+    Harmless,
+    Registers,
+)
 
 # ------------------------------------------------------------------ what a rule may be
-
-Harmless = Callable[[Sequence[int]], bool]
 
 
 class Values(NamedTuple):
@@ -151,19 +161,18 @@ class _Bits(NamedTuple):
 _CR4_KNOWN: Final = 0x0075_17FC  # what this model's CPUID offers: no VME, UMIP, VMX, SMX, PCID
 _CR0: Final = _Bits(zero=U64 - 0xFFFF_FFFF, one=CR0_PE | CR0_PG)  # deviation "reserved-cr0"
 _CR3: Final = _Bits(zero=U64 - ((1 << MAXPHYADDR) - 1))  # deviation "reserved-cr3"
-_CR4: Final = _Bits(
-    zero=U64 - _CR4_KNOWN, one=CR4_PAE, kept=CR4_LA57
-)  # "reserved-cr4", "la57-toggle"
+# Deviations "reserved-cr4" and "la57-toggle".
+_CR4: Final = _Bits(zero=U64 - _CR4_KNOWN, one=CR4_PAE, kept=CR4_LA57)
 _CR8: Final = _Bits(zero=U64 - 0xF)  # deviation "reserved-cr8"
 _EFER: Final = _Bits(zero=U64 - (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE), kept=EFER_LME)
 
-_MSR_EFER: Final = 0xC000_0080  # deviation "efer-lme"
-_ADDRESS_MSRS: Final = frozenset(
-    # Deviation "msr-canonical": SYSENTER_ESP and _EIP, LSTAR, CSTAR, the bases of FS, GS and
-    # KERNEL_GS.
-    (0x175, 0x176, 0xC000_0082, 0xC000_0083, 0xC000_0100, 0xC000_0101, 0xC000_0102)
+_ADDRESS_MSRS: Final = frozenset(  # deviation "msr-canonical"
+    (
+        *(MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, MSR_LSTAR, MSR_CSTAR),
+        *(MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE),
+    )
 )
-_JUDGED_MSRS: Final = _ADDRESS_MSRS | {_MSR_EFER}
+_JUDGED_MSRS: Final = _ADDRESS_MSRS | {MSR_EFER}
 _GENERAL: Final = {name: number for number, name in enumerate(Registers._fields[:16])}
 
 
@@ -200,7 +209,7 @@ def _wrmsr(registers: Registers, paging: Paging) -> bool:
     """
     msr = registers.rcx & 0xFFFF_FFFF
     new = registers.rax & 0xFFFF_FFFF | (registers.rdx & 0xFFFF_FFFF) << 32
-    if msr == _MSR_EFER:
+    if msr == MSR_EFER:  # deviation "efer-lme"
         return _EFER.refuse(new, paging.efer)
     return msr in _ADDRESS_MSRS and not is_canonical(new, TOP_LEVEL)
 
@@ -218,8 +227,10 @@ def _null_selector(encoding: _Encoding) -> Rule | None:
     """LTR of a register (deviation "null-tr"; from memory it is not corrected)."""
     modrm = encoding.opcode[2]
     number = modrm & 7 | (encoding.rex & 1) << 3
-    refused = Values(lambda r, _: not r[number] & 0xFFFC, touches=True)  # its descriptor
-    return refused if modrm >= 0xC0 else None
+    if modrm < 0xC0:
+        return None
+    # It touches its descriptor.
+    return Values(lambda r, _: not r[number] & 0xFFFF & ~SELECTOR_RPL, touches=True)
 
 
 # ------------------------------------------------------------------ operands that must be aligned

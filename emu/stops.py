@@ -90,9 +90,7 @@ class Stops:
         self.cr2 = cr2
         if stop.kind == "outside-ram":  # a table; deviation "table-outside-ram"
             return OutsideRam(stop.pa, rip, stop.what, stop.walk)
-        fault = PageFault(
-            stop.address, stop.error_code, rip, stop.walk, cpl, paging.cr3, stop.reason, registers
-        )
+        fault = stop.page_fault(registers, cpl, paging.cr3)
         return self._raise(fault, 1 if stop.access == "fetch" else 0)
 
     def event(

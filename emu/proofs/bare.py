@@ -18,6 +18,7 @@ from emu import _layout
 from emu.fault import PF, VECTOR_NAME
 from emu.memory import PhysMemory
 from emu.paging import ADDRESS, ENTRY_SIZE, FRAME_SIZE, RW, US, P, PhysAddr, index
+from emu.registers import MSR_EFER
 
 RAM_SIZE: Final = 4 << 20
 HOLE: Final = 1 << 30
@@ -42,7 +43,6 @@ LOOP: Final = b"\xff\xc3\xff\xc9\x75\xfa"  # inc ebx; dec ecx; jnz back to the s
 CR0: Final = 0x8001_0033  # PG, WP, NE, ET, MP, PE
 CR4: Final = 0x6B0  # OSXMMEXCPT, OSFXSR, PGE, PAE, PSE
 EFER: Final = 0xD00  # NXE, LMA, LME
-_MSR_EFER: Final = 0xC000_0080
 
 
 def answer(value: int) -> bytes:
@@ -172,7 +172,7 @@ class Bare:
 
     def set_efer(self, value: int) -> None:
         """Set EFER, and nothing else."""
-        self.uc.msr_write(_MSR_EFER, value)
+        self.uc.msr_write(MSR_EFER, value)
 
     def set_cpl(self, cpl: int) -> None:
         """Set the current privilege level, where the engine keeps it."""

@@ -20,13 +20,13 @@ from emu.fault import GP
 from emu.paging import EFER_SCE, RFLAGS_AC, RW, US, PhysAddr
 from emu.proofs.bare import CODE, DATA, DATA_PA, EFER, HLT, Bare
 from emu.proofs.proof import Proof, proof, seen
+from emu.registers import MSR_KERNEL_GS_BASE, MSR_STAR
 
 _LIDT: Final = b"\x0f\x01\x1f"  # lidt [rdi]
 _LTR: Final = b"\x0f\x00\xdf"  # ltr di
 _IRETQ: Final = b"\x48\xcf"
 _SYSRETQ: Final = b"\x48\x0f\x07"
 _SWAPGS: Final = b"\x0f\x01\xf8"
-_MSR_KERNEL_GS_BASE: Final = 0xC000_0102
 _TSS: Final = DATA + 0x100
 _STACK: Final = DATA + 0x800
 _FLAGS: Final = RFLAGS_AC | 0x2
@@ -93,7 +93,7 @@ def sysretq() -> str:
     bare = _with_gdt()
     bare.put(_SYSRETQ)
     bare.set_efer(EFER | EFER_SCE)
-    bare.uc.msr_write(_layout.MSR_STAR, (USER_DATA - 8) << 48)
+    bare.uc.msr_write(MSR_STAR, (USER_DATA - 8) << 48)
     stopped = bare.run(rcx=CODE + 0x40, r11=_FLAGS)
     selectors = bare.get("cs"), bare.get("ss")
     return seen(
@@ -108,9 +108,9 @@ def sysretq() -> str:
 def swapgs() -> str:
     bare = _with_gdt()
     bare.put(_SWAPGS)
-    bare.uc.msr_write(_MSR_KERNEL_GS_BASE, 0x2222)
+    bare.uc.msr_write(MSR_KERNEL_GS_BASE, 0x2222)
     bare.run(gs_base=0x1111)
-    found = bare.get("gs_base"), bare.uc.msr_read(_MSR_KERNEL_GS_BASE)
+    found = bare.get("gs_base"), bare.uc.msr_read(MSR_KERNEL_GS_BASE)
     return seen(found == (0x2222, 0x1111), f"0x1111 and 0x2222 became {found[0]:#x}, {found[1]:#x}")
 
 

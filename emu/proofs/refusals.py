@@ -15,6 +15,7 @@ from emu.paging import CR4_LA57, EFER_SCE, RW, US
 from emu.proofs.bare import CODE, CODE_PA, COUNT, CR0, CR4, DATA, DATA_PA, EFER, Bare, Stopped
 from emu.proofs.ours import Ours, both, page_fault, told, trap
 from emu.proofs.proof import Proof, proof, seen
+from emu.registers import MSR_EFER, MSR_FS_BASE
 
 _USER: Final = 0x40_0000
 _NOWHERE: Final = 1 << 60  # not canonical at any number of levels
@@ -30,7 +31,6 @@ _RETFQ: Final = b"\x48\xcb"
 _JUMP: Final = b"\xeb\x00"
 _ADD_8: Final = b"\x48\x83\xc7\x08"  # add rdi, 8: here it sets AF
 _CR0_NW: Final = 1 << 29
-_MSR_EFER, _MSR_FS_BASE = 0xC000_0080, 0xC000_0100
 _GP: Final = trap(GP, 0)
 
 
@@ -168,8 +168,8 @@ PROOFS: Final[tuple[Proof, ...]] = (
     _refused("reserved-cr4", _MOV_CR4, rax=CR4 | 1 << 40),
     _refused("reserved-cr8", _MOV_CR8, rax=1 << 4),
     _refused("la57-toggle", _MOV_CR4, rax=CR4 | CR4_LA57),
-    _refused("efer-lme", _WRMSR, rcx=_MSR_EFER, rax=EFER & ~(1 << 8), rdx=0),
-    _refused("msr-canonical", _WRMSR, rcx=_MSR_FS_BASE, rax=0, rdx=_NOWHERE >> 32),
+    _refused("efer-lme", _WRMSR, rcx=MSR_EFER, rax=EFER & ~(1 << 8), rdx=0),
+    _refused("msr-canonical", _WRMSR, rcx=MSR_FS_BASE, rax=0, rdx=_NOWHERE >> 32),
     _refused("null-tr", _LTR, rax=0),
     _refused("cache-line", _CLFLUSH, page_fault(_USER, 0), rdi=_USER),
     sysret_target,
