@@ -22,6 +22,7 @@ from kernel_model.builds import DATA, TEXT, module_of
 from kernel_model.directmap import kernel_physical_mapping_init
 from kernel_model.e820 import E820
 from kernel_model.history import LeftOut
+from kernel_model.kasan_init import kasan_init
 from kernel_model.layout import (
     CPU_ENTRY_AREA,
     GIB,
@@ -127,6 +128,9 @@ def boot(kernel: "Kernel") -> None:
         _preallocate_vmalloc_pages(kernel)
     _init_zones(kernel)
     _sparse_init(kernel)
+    if kernel.layout.kasan:
+        kasan_init(kernel)
+    kernel.slab_is_available = True
     _alloc_large_system_hash(kernel)
     if kernel.handles_faults:
         _trap_init(kernel)

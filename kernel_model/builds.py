@@ -26,8 +26,11 @@ _EVERYWHERE: Final = (
     "mm/page_init.S",
     "mm/vmemmap_pmd.S",
     "mm/switch_mm.S",
+    "mm/kasan_check.S",
     "mm/data.S",
 )
+_STUBS: Final = ("stubs/kasan.S",)
+"""Functions that run in Python and are alike in every build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,13 @@ BUILDS: Final = {
     for build in (
         Build(
             name="6.8",
-            sources=(*_EVERYWHERE, "builds/6.8.S"),
+            sources=(*_EVERYWHERE, *_STUBS, "builds/6.8.S"),
             modules=("device_dax", "xe"),
             inlined=_TEMP,
         ),
         Build(
             name="6.13-drm-tip",
-            sources=(*_EVERYWHERE, "builds/6.13.S"),
+            sources=(*_EVERYWHERE, *_STUBS, "builds/6.13.S"),
             modules=("device_dax", "xe"),
             inlined={"pagemap_range": "memremap_pages", **_TEMP},
             preempt="full",

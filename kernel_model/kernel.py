@@ -34,6 +34,7 @@ from kernel_model.death import Death, with_symbol
 from kernel_model.e820 import E820
 from kernel_model.errors import ENOMEM, KernelError, TaskDied
 from kernel_model.history import Event, FixedUp, Refused, Switched
+from kernel_model.kasan import EarlyShadow
 from kernel_model.layout import GIB, PAGE_SIZE, Layout, make_layout
 from kernel_model.mm import Mm, Stack, Task, alloc_thread_stack, exit_task, fork
 from kernel_model.named import check_registers, check_routine
@@ -56,8 +57,8 @@ class Kernel:
 
     `release` is a name from RELEASES; `build` overrides the release's own; `vmemmap_base` is the
     one KASLR choice (see `layout`); `ram` is boot RAM from physical 0, in bytes, whole 128 MiB, or
-    the map of RAM and devices; `struct_page` is 64, 80 or 96; `hugetlbfs` is the kernel's
-    configuration. Raises ValueError for a value that makes no kernel.
+    the map of RAM and devices; `struct_page` is 64, 80 or 96; `hugetlbfs` and `kasan` are the
+    kernel's configuration. Raises ValueError for a value that makes no kernel.
 
     All that runs, runs on one CPU at a time: `cpu`, whose task is `current`; see `use_cpu`.
     """
@@ -73,6 +74,7 @@ class Kernel:
         struct_page: int = 64,
         cpus: int = 1,
         hugetlbfs: bool = True,
+        kasan: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.e820: Final[E820] = ram if isinstance(ram, E820) else E820.plain(ram)
@@ -92,6 +94,7 @@ class Kernel:
             sizeof_page=struct_page,
             era=self.release.layout,
             kernel_image_size=self.build.kernel_image_size,
+            kasan=kasan,
         )
         constants = assembly_constants(struct_page, self.release, hugetlbfs=hugetlbfs)
         self.image: Final[Image] = build_image(self.build.name, constants)
@@ -120,6 +123,9 @@ class Kernel:
         self._currents: Final = list(self._idle)
         self._cpu_nr = 0
         self.zone_device = VirtAddr(0)
+        self.kasan: EarlyShadow | None = None
+        """The tables that stand for shadow nobody keeps, in a kernel that has KASAN."""
+        self.slab_is_available = False
         self.boot_paging: Final[Paging] = self.cpu.paging
         self.selectors: Final[dict[str, int]] = self.cpu.selectors
         self._run_return: Final = self.image.address("run_return")

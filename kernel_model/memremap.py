@@ -11,6 +11,7 @@ from emu import OutOfFrames
 from kernel_model.callstack import kernel_function
 from kernel_model.errors import EINVAL, ENOMEM
 from kernel_model.hotplug import add_pages, arch_add_memory, beyond_physmem_end, mhp_range_allowed
+from kernel_model.kasan import kasan_add_zero_shadow, kasan_remove_zero_shadow
 from kernel_model.layout import PAGE_SHIFT
 from kernel_model.structs import MEMORY_DEVICE_PRIVATE, pack_pgmap
 from kernel_model.vmemmap import VmemAltmap, vmemmap_can_optimize
@@ -73,6 +74,8 @@ def pagemap_range(kernel: "Kernel", pgmap: DevPagemap, nid: int) -> int:
         return kernel.refuse("pagemap_range", ENOMEM, "no frame is left for struct dev_pagemap")
     if pgmap.type == MEMORY_DEVICE_PRIVATE:
         error = add_pages(kernel, nid, pgmap.start_pfn, pgmap.nr_pages, pgmap.altmap, pgmap)
+    elif kernel.kasan is not None and kernel.release.kasan_device_shadow:
+        error = _add_memory_with_shadow(kernel, pgmap, nid)
     else:
         error = arch_add_memory(kernel, nid, pgmap.start, pgmap.size, pgmap.altmap, pgmap)
     if error:
@@ -86,3 +89,15 @@ def pagemap_range(kernel: "Kernel", pgmap: DevPagemap, nid: int) -> int:
         r8=int(vmemmap_can_optimize(kernel, pgmap.altmap, pgmap)),
     )
     return 0
+
+
+def _add_memory_with_shadow(kernel: "Kernel", pgmap: DevPagemap, nid: int) -> int:
+    """Give the range its shadow before it can be reached; without the memory it goes again."""
+    addr = kernel.layout.va(pgmap.start)
+    error = kasan_add_zero_shadow(kernel, addr, pgmap.size)
+    if error:
+        return error
+    error = arch_add_memory(kernel, nid, pgmap.start, pgmap.size, pgmap.altmap, pgmap)
+    if error:
+        kasan_remove_zero_shadow(kernel, addr, pgmap.size)
+    return error

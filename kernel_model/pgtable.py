@@ -18,6 +18,7 @@ from emu.walk import Walk
 from kernel_model.layout import Layout
 
 PAGE_TABLE: Final = 0x67  # _PAGE_TABLE: P RW US A D
+KERNPG_TABLE: Final = 0x63  # _KERNPG_TABLE: P RW A D
 PAGE_KERNEL: Final = 0x8000_0000_0000_0163  # P RW A D G, not executable
 PAGE_KERNEL_LARGE: Final = 0x8000_0000_0000_01E3  # the same with PS
 PAGE_KERNEL_LARGE_ROX: Final = 0x1E1  # text

@@ -108,6 +108,11 @@ class Release:
     # map's first and the text's: before 51523ed1c267 "x86/64/mm: Map all kernel memory into
     # trampoline_pgd" (5.17)
     trampoline_has_all: bool = True
+    # KASAN, in a kernel that has it. A device's memory gets a shadow: 0207df4fa1a8
+    # "kernel/memremap, kasan: make ZONE_DEVICE with work with KASAN" (4.19). The vmalloc area has
+    # one of its own, filled as it is used: 0609ae011deb "x86/kasan: support KASAN_VMALLOC" (5.5).
+    kasan_device_shadow: bool = True
+    kasan_vmalloc: bool = True
     # Page-table isolation: a second table for user mode (4.15).
     pti: bool = True
     # add_pages() refuses memory that the direct map could not map.
@@ -209,6 +214,7 @@ _5_4: Final = replace(
     summary="vmalloc_fault(); a purge syncs the vmalloc area",
     uname="5.4.0",
     purge_syncs=True,
+    kasan_vmalloc=False,
 )
 _4_17: Final = replace(
     _5_4,
@@ -217,6 +223,7 @@ _4_17: Final = replace(
     uname="4.17.0",
     layout="direct-map-first",
     purge_syncs=False,
+    kasan_device_shadow=False,
     vmalloc_fault=VmallocFault(leaves="known", validates="frames"),
 )
 _4_14: Final = replace(
