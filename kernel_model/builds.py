@@ -26,8 +26,8 @@ _EVERYWHERE: Final = (
     "mm/page_init.S",
     "mm/vmemmap_pmd.S",
     "mm/switch_mm.S",
-    "mm/kasan_check.S",
     "mm/data.S",
+    "mm/kasan_check.S",
 )
 _STUBS: Final = ("stubs/kasan.S",)
 """Functions that run in Python and are alike in every build."""
@@ -62,13 +62,13 @@ BUILDS: Final = {
     for build in (
         Build(
             name="6.8",
-            sources=(*_EVERYWHERE, *_STUBS, "builds/6.8.S"),
+            sources=(*_EVERYWHERE, "builds/6.8.S", *_STUBS),
             modules=("device_dax", "xe"),
             inlined=_TEMP,
         ),
         Build(
             name="6.13-drm-tip",
-            sources=(*_EVERYWHERE, *_STUBS, "builds/6.13.S"),
+            sources=(*_EVERYWHERE, "builds/6.13.S", *_STUBS),
             modules=("device_dax", "xe"),
             inlined={"pagemap_range": "memremap_pages", **_TEMP},
             preempt="full",

@@ -11,10 +11,11 @@ memory that may come later, and with it whole top-level slots, which no task can
 The shadow of the cpu entry area's own pages is filled as it was from 6.2 on (as seen in 6.8).
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from emu import OutOfFrames, PhysAddr
-from emu.paging import ENTRIES
+from emu.paging import ENTRIES, ENTRY_SIZE
 from kernel_model.builds import DATA, TEXT, module_of
 from kernel_model.history import Mapped
 from kernel_model.kasan import (
@@ -46,6 +47,7 @@ from kernel_model.populate import (
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
 
+Populate = Callable[["Kernel", int, PhysAddr, PhysAddr, str], None]
 _END: Final = DATA + PMD_SIZE
 
 
@@ -72,9 +74,7 @@ def kasan_init(kernel: "Kernel") -> None:
     shared_end = shadow(CPU_ENTRY_AREA + PAGE_SIZE)
     kasan_populate_early_shadow(kernel, vmalloc_end, shadow(CPU_ENTRY_AREA))
     kasan_populate_shadow(kernel, shadow(CPU_ENTRY_AREA), shared_end)
-    kasan_populate_early_shadow(
-        kernel, shadow(CPU_ENTRY_AREA + P4D_SIZE), shadow(START_KERNEL_MAP)
-    )
+    kasan_populate_early_shadow(kernel, shadow(CPU_ENTRY_AREA + P4D_SIZE), shadow(START_KERNEL_MAP))
     kasan_populate_shadow(kernel, shadow(TEXT), shadow(_END))
     kasan_populate_early_shadow(kernel, shadow(MODULES_END), layout.kasan_shadow_end)
     for segment in kernel.image.segments:
@@ -84,26 +84,26 @@ def kasan_init(kernel: "Kernel") -> None:
 
 def kasan_populate_shadow(kernel: "Kernel", start: int, end: int) -> None:
     """Map [start, end) of the shadow, in whole pages, to memory of its own: the largest pages that
-    fit and that there are. It is zero: RAM is, until it is used.
+    fit and that there are.
     """
-    pgtable, frames = kernel.pgtable, kernel.frames
+    pgtable = kernel.pgtable
     start, end = start & -PAGE_SIZE, -(-end // PAGE_SIZE) * PAGE_SIZE
     for addr, stop in parts(start, end, PUD_SIZE):
         pudp = _pud(kernel, addr, "kasan_populate_shadow")
         if leaf(pgtable.get(pudp)) or _set_huge(kernel, pudp, stop - addr, PUD_SIZE):
             continue
         if none(pgtable.get(pudp)):
-            pud_populate(kernel, pudp, frames.allocate())
+            pud_populate(kernel, pudp, _early_alloc(kernel))
         for at, end_of_pmd in parts(addr, stop, PMD_SIZE):
             pmdp = pgtable.pmd_offset(pudp, at)
             if leaf(pgtable.get(pmdp)) or _set_huge(kernel, pmdp, end_of_pmd - at, PMD_SIZE):
                 continue
             if none(pgtable.get(pmdp)):
-                pmd_populate_kernel(kernel, pmdp, frames.allocate())
+                pmd_populate_kernel(kernel, pmdp, _early_alloc(kernel))
             for page in range(at, end_of_pmd, PAGE_SIZE):
                 ptep = pgtable.pte_offset(pmdp, page)
                 if none(pgtable.get(ptep)):
-                    pgtable.set(ptep, frames.allocate() | PAGE_KERNEL)
+                    pgtable.set(ptep, _early_alloc(kernel) | PAGE_KERNEL)
     detail = "the largest pages that fit"
     kernel.history.append(Mapped(REGION, start, end, "kasan_populate_shadow", detail))
 
@@ -113,13 +113,18 @@ def kasan_shallow_populate_pgds(kernel: "Kernel", start: int, end: int) -> None:
 
     What is mapped below later, every task forked since boot sees.
     """
-    for addr, _ in parts(start, end, P4D_SIZE):
-        _pud(kernel, addr, "kasan_shallow_populate_pgds")
+    pgtable, path = kernel.pgtable, "kasan_shallow_populate_pgds"
+    for addr, stop in parts(start, end, kernel.layout.pgdir_size):
+        first, fill_p4d = pgtable.p4d_offset(_pgd(kernel, addr, path), addr), _fill_p4d(kernel)
+        for i, (at, _) in enumerate(parts(addr, stop, P4D_SIZE)):
+            p4dp = PhysAddr(first + ENTRY_SIZE * i)
+            if none(pgtable.get(p4dp)):
+                fill_p4d(kernel, at, p4dp, _early_alloc(kernel), path)
 
 
 def _early_shadow(kernel: "Kernel") -> EarlyShadow:
     """kasan_early_init(): make the page of zeroes and the tables whose entries all lead to it."""
-    zero = EarlyShadow(*(kernel.frames.allocate() for _ in range(5)))
+    zero = EarlyShadow(*(_early_alloc(kernel) for _ in range(5)))
     fill = kernel.pgtable.fill
     fill(zero.pte, zero.page | PAGE_KERNEL_RO, 0, ENTRIES)
     fill(zero.pmd, zero.pte | KERNPG_TABLE, 0, ENTRIES)
@@ -128,13 +133,20 @@ def _early_shadow(kernel: "Kernel") -> EarlyShadow:
     return zero
 
 
+def _early_alloc(kernel: "Kernel", size: int = PAGE_SIZE) -> PhysAddr:
+    """early_alloc(): a block that is zero, as RAM is until it is used. Nothing is written, so that
+    what nobody touches costs nothing.
+    """
+    return kernel.frames.allocate_block(size)
+
+
 def _set_huge(kernel: "Kernel", entry_pa: PhysAddr, wanted: int, size: int) -> bool:
     """Map a page of `size` if all of it is wanted, nothing is there, and RAM has such a block."""
     pgtable = kernel.pgtable
     if wanted != size or not none(pgtable.get(entry_pa)):
         return False
     try:
-        block = kernel.frames.allocate_block(size)
+        block = _early_alloc(kernel, size)
     except OutOfFrames:
         return False
     pgtable.set(entry_pa, block | PAGE_KERNEL_LARGE)
@@ -142,15 +154,27 @@ def _set_huge(kernel: "Kernel", entry_pa: PhysAddr, wanted: int, size: int) -> b
 
 
 def _pud(kernel: "Kernel", addr: int, path: str) -> PhysAddr:
-    """Return where init_mm's pud for `addr` lies; rfc-v1 populates with the variants that sync."""
+    """Return where init_mm's pud for `addr` lies, its table included."""
     pgtable = kernel.pgtable
-    own_sync = kernel.release.sync == "rfc-v1"
-    fill_pgd = pgd_populate_kernel if own_sync else pgd_populate
-    fill_p4d = p4d_populate_kernel if own_sync else p4d_populate
+    p4dp = pgtable.p4d_offset(_pgd(kernel, addr, path), addr)
+    if none(pgtable.get(p4dp)):
+        _fill_p4d(kernel)(kernel, addr, p4dp, _early_alloc(kernel), path)
+    return pgtable.pud_offset(p4dp, addr)
+
+
+def _pgd(kernel: "Kernel", addr: int, path: str) -> PhysAddr:
+    """Return where init_mm's pgd for `addr` lies, with a p4d table under it.
+
+    rfc-v1 populates with the variants that sync; the merged design left this code as it was.
+    """
+    pgtable = kernel.pgtable
     pgdp = pgtable.pgd_offset(kernel.init_mm.pgd, addr)
     if pgtable.pgd_none(pgtable.get(pgdp)):
-        fill_pgd(kernel, addr, pgdp, kernel.frames.allocate(), path)
-    p4dp = pgtable.p4d_offset(pgdp, addr)
-    if none(pgtable.get(p4dp)):
-        fill_p4d(kernel, addr, p4dp, kernel.frames.allocate(), path)
-    return pgtable.pud_offset(p4dp, addr)
+        populate = pgd_populate_kernel if kernel.release.sync == "rfc-v1" else pgd_populate
+        populate(kernel, addr, pgdp, _early_alloc(kernel), path)
+    return pgdp
+
+
+def _fill_p4d(kernel: "Kernel") -> Populate:
+    """Return what the release populates a p4d with here: as for the pgd."""
+    return p4d_populate_kernel if kernel.release.sync == "rfc-v1" else p4d_populate

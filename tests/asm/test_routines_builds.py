@@ -61,9 +61,19 @@ EDGES: Final = {
     "xe_devm_add": {"devm_memremap_pages"},
     "xe_tile_init_noalloc": {"xe_devm_add"},
     "xe_device_probe": {"xe_tile_init_noalloc"},
+    "kasan_add_zero_shadow": {"kasan_populate_early_shadow"},
+    "kasan_populate_early_shadow": {"arch_sync_kernel_mappings", "arch_sync_kernel_pagetables"},
+    "pmem_attach_disk": {"devm_memremap_pages"},
+    "pmem_submit_bio": {"pmem_do_read"},
+    "pmem_do_read": {"__asan_load8"},
 }
 HLT, UD2 = 0xF4, (0x0F, 0x0B)
-MAPPING_CALLS: Final = {"memmap_init_zone_device", "arch_add_memory", "add_pages"}
+MAPPING_CALLS: Final = {
+    "memmap_init_zone_device",
+    "arch_add_memory",
+    "add_pages",
+    "kasan_add_zero_shadow",
+}
 
 
 def constants(size: int) -> dict[str, int]:
@@ -85,7 +95,10 @@ def constants(size: int) -> dict[str, int]:
 
 def files(build: str) -> list[Path]:
     """The sources of `build`, in the order in which they are linked."""
-    names = ("head", "mm/page_init", "mm/vmemmap_pmd", "mm/switch_mm", f"builds/{build}", "mm/data")
+    names = (
+        *("head", "mm/page_init", "mm/vmemmap_pmd", "mm/switch_mm", "mm/kasan_check"),
+        *("stubs/kasan", f"builds/{build}", "mm/data"),
+    )
     return [SOURCES / f"{name}.S" for name in names]
 
 
@@ -214,6 +227,7 @@ def test_a_stub_stops_the_cpu_behind_each_call_and_its_frame_is_known(build, cal
         ("vmemmap_flush_unused_pmd_store", 0),
         ("vmemmap_pmd_is_unused_store", 8),
         ("switch_mm_write_cr3", 0),
+        ("__asan_load8_shadow", 0),
     ],
 )
 def test_the_frame_of_a_routine_is_known_where_it_may_fault(place, depth):
