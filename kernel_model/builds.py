@@ -3,13 +3,15 @@
 Knows which sources make up each build, what is inlined into what, and where an image is linked.
 No offset appears here: sizes and call sites are in the builds' own `.S`. Two builds come from
 the oopses of "[RFC V1 PATCH mm-hotfixes 2/3] x86/mm: define p*d_populate_kernel() and top level
-page table sync" (2025-07-09); other releases reuse one of them.
+page table sync" (2025-07-09), and "4.4" from that of "Re: [PATCH] x86/mm/vmfault: Make
+vmalloc_fault() handle large pages" (Toshi Kani, 2016-02-09), which prints addresses too; other
+releases reuse one of them.
 """
 
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from asm import Image, Program, assemble_file, link
 from kernel_model.layout import MODULES_VADDR, START_KERNEL_MAP
@@ -22,6 +24,7 @@ _MODULE_PREFIX: Final = ".module."
 _MODULE_STRIDE: Final = 0x10_0000
 _EVERYWHERE: Final = (
     "head.S",
+    "lib/memcpy.S",
     "mm/page_init.S",
     "mm/vmemmap_pmd.S",
     "mm/switch_mm.S",
@@ -29,20 +32,74 @@ _EVERYWHERE: Final = (
 )
 
 
+class VmallocFault(NamedTuple):
+    """What vmalloc_fault does in a release: the constants of mm/vmalloc_fault.S, explained there.
+
+    A build without that source does not care.
+    """
+
+    leaves: Literal[0, 1, 2] = 0
+    checks: Literal[0, 1, 2] = 0
+    hugetlbfs: Literal[0, 1] = 1
+
+    def constants(self) -> dict[str, int]:
+        """Return them as assembly wants them."""
+        return {
+            "VMALLOC_FAULT_LEAVES": self.leaves,
+            "VMALLOC_FAULT_CHECKS": self.checks,
+            "HUGETLBFS": self.hugetlbfs,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One build. `inlined` maps a function without a symbol to the one that it is part of."""
+    """One build. `inlined` maps a function without a symbol to the one that it is part of.
+
+    `running` are the sources of its own whose functions run on the CPU; `sources` are all others.
+    `placed` and `module_bases` say where an oops found sections and modules; the other sections
+    are part of `.text`, and the other modules lie from `modules_vaddr` on.
+    """
 
     name: str
     sources: tuple[str, ...]
     modules: tuple[str, ...]
+    running: tuple[str, ...] = ()
     inlined: dict[str, str] = field(default_factory=dict)
     preempt: Literal["voluntary", "full"] = "voluntary"
+    placed: dict[str, int] = field(default_factory=dict)
+    module_bases: dict[str, int] = field(default_factory=dict)
+    modules_vaddr: int = MODULES_VADDR
+
+    def bases(self) -> dict[str, int]:
+        """Return the address of each section that has one of its own."""
+        bases = {".text": TEXT, ".data": DATA, **self.placed}
+        for i, module in enumerate(self.modules):
+            base = self.modules_vaddr + (i + 1) * _MODULE_STRIDE
+            bases[_MODULE_PREFIX + module] = self.module_bases.get(module, base)
+        return bases
 
 
 BUILDS: Final = {
     build.name: build
     for build in (
+        Build(
+            name="4.4",
+            running=("mm/vmalloc_fault.S", "entry/exceptions.S", "builds/4.4-finit.S"),
+            sources=(*_EVERYWHERE,),
+            modules=("nd_btt", "nd_pmem"),
+            placed={
+                ".text.fault": 0xFFFFFFFF_810662F0,
+                ".text.sched_fair": 0xFFFFFFFF_810D6D50,
+                ".text.module": 0xFFFFFFFF_81120170,
+                ".text.exec": 0xFFFFFFFF_8122DC10,
+                ".text.memcpy": 0xFFFFFFFF_813BB970,
+                ".text.schedule": 0xFFFFFFFF_817A0810,
+                ".text.syscall": 0xFFFFFFFF_817A4618,
+                ".text.page_fault": 0xFFFFFFFF_817A6860,
+            },
+            module_bases={"nd_pmem": 0xFFFFFFFF_A0063000, "nd_btt": 0xFFFFFFFF_A028D000},
+            modules_vaddr=START_KERNEL_MAP + 0x2000_0000,  # KERNEL_IMAGE_SIZE, no RANDOMIZE_BASE
+        ),
         Build(
             name="6.8",
             sources=(*_EVERYWHERE, "builds/6.8.S"),
@@ -68,36 +125,54 @@ def find_build(name: str) -> Build:
 
 
 @cache
-def build_image(name: str, sizeof_page: int, refcount_reset_types: frozenset[int]) -> Image:
+def build_image(
+    name: str,
+    sizeof_page: int,
+    refcount_reset_types: frozenset[int],
+    vmalloc_fault: VmallocFault = VmallocFault(),
+) -> Image:
     """Assemble and link a build. What boot decides is data in it, so one image serves all boots."""
     build = find_build(name)
     if sizeof_page not in SIZEOF_PAGE:
         raise ValueError(f"struct page of {sizeof_page} bytes: expected 64, 80 or 96")
-    programs = [_program(source, sizeof_page, refcount_reset_types) for source in build.sources]
-    bases = {".text": TEXT, ".data": DATA}
-    for i, module in enumerate(build.modules):
-        bases[_MODULE_PREFIX + module] = MODULES_VADDR + (i + 1) * _MODULE_STRIDE
-    return link(programs, bases)
+    programs = [
+        _program(source, sizeof_page, refcount_reset_types, vmalloc_fault)
+        for source in (*build.sources, *build.running)
+    ]
+    return link(programs, build.bases())
 
 
 @cache
-def routines(sizeof_page: int, refcount_reset_types: frozenset[int]) -> tuple[str, ...]:
-    """List the functions that run on the CPU: those of the sources that hold in every build.
+def routines(
+    sizeof_page: int, refcount_reset_types: frozenset[int], name: str | None = None
+) -> tuple[str, ...]:
+    """List the functions that run on the CPU in every build, or in the build called `name`.
 
-    A build's own source has only stubs of functions that run in Python.
+    The other functions are stubs of those that run in Python.
     """
+    running = find_build(name).running if name else ()
     return tuple(
         symbol.name
-        for source in _EVERYWHERE
+        for source in (*_EVERYWHERE, *running)
         for symbol in _program(source, sizeof_page, refcount_reset_types).symbols.values()
         if symbol.kind == "function"
     )
 
 
 @cache
-def _program(source: str, sizeof_page: int, refcount_reset_types: frozenset[int]) -> Program:
-    constants = assembly_constants(sizeof_page, refcount_reset_types)
+def _program(
+    source: str,
+    sizeof_page: int,
+    refcount_reset_types: frozenset[int],
+    vmalloc_fault: VmallocFault = VmallocFault(),
+) -> Program:
+    constants = assembly_constants(sizeof_page, refcount_reset_types) | vmalloc_fault.constants()
     return assemble_file(files("asm") / source, constants=constants)
+
+
+def is_text(section: str) -> bool:
+    """Tell whether a section holds code, of vmlinux or of a module."""
+    return section == ".text" or section.startswith((".text.", _MODULE_PREFIX))
 
 
 def module_of(section: str) -> str | None:
