@@ -29,8 +29,10 @@ _EVERYWHERE: Final = (
     "mm/page_init.S",
     "mm/vmemmap_pmd.S",
     "mm/switch_mm.S",
+    "mm/workqueue.S",
     "mm/data.S",
 )
+_STUBS: Final = ("stubs/vmalloc.S",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,6 @@ class Build:
 
 _TEMP = dict.fromkeys(
     (
-        "__vmalloc_node_range",
-        "map_kernel_range",
         "memremap",
         "ioremap_cache",
         "__ioremap_caller",
@@ -79,7 +79,7 @@ BUILDS: Final = {
         Build(
             name="4.4",
             running=("mm/vmalloc_fault.S", "entry/exceptions.S", "builds/4.4-finit.S"),
-            sources=(*_EVERYWHERE,),
+            sources=(*_EVERYWHERE, *_STUBS),
             modules=("nd_btt", "nd_pmem"),
             placed={
                 ".text.fault": 0xFFFFFFFF_810662F0,
@@ -98,13 +98,13 @@ BUILDS: Final = {
         ),
         Build(
             name="6.8",
-            sources=(*_EVERYWHERE, "builds/6.8.S"),
+            sources=(*_EVERYWHERE, *_STUBS, "builds/6.8.S"),
             modules=("device_dax", "xe"),
             inlined=_TEMP,
         ),
         Build(
             name="6.13-drm-tip",
-            sources=(*_EVERYWHERE, "builds/6.13.S"),
+            sources=(*_EVERYWHERE, *_STUBS, "builds/6.13.S"),
             modules=("device_dax", "xe"),
             inlined={"pagemap_range": "memremap_pages", **_TEMP},
             preempt="full",
@@ -137,6 +137,7 @@ def assembly_constants(sizeof_page: int, release: Release, *, hugetlbfs: bool) -
     return (
         *struct_constants(sizeof_page, release.refcount_reset_types).items(),
         ("SUB_PMD", int(release.sub_pmd)),
+        ("VMALLOC_FAULT", int(fault is not None)),
         ("HUGETLBFS", int(hugetlbfs) if fault else 1),
         ("VMALLOC_FAULT_LEAVES", _LEAVES[fault.leaves] if fault else 2),
         ("VMALLOC_FAULT_CHECKS", _CHECKS[fault.validates] if fault else 2),

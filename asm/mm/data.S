@@ -65,3 +65,10 @@ handled_faults:
 kasan_shadow_offset:
     .quad   0xdffffc0000000000
     .size   kasan_shadow_offset, . - kasan_shadow_offset
+
+# Where an event is counted for each page fault (this CPU's trace buffer); 0: they are not traced.
+    .globl  trace_page_fault
+    .type   trace_page_fault, @object
+trace_page_fault:
+    .quad   0
+    .size   trace_page_fault, . - trace_page_fault

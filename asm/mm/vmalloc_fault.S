@@ -14,6 +14,7 @@
 #   VMALLOC_FAULT_CHECKS  by what two entries are compared below the top. 0: virtual address of the
 #                         table, struct page of the table. 1: frame number. 2: not at all, only
 #                         the task's entries are looked at, and for presence.
+#   VMALLOC_FAULT         1 in releases that handle such a fault, 0 in those that do not (5.8 on).
 #   HUGETLBFS             1 with CONFIG_HUGETLBFS; without it pud_huge and pmd_huge are always false.
 # And SIZEOF_PAGE.
 
@@ -224,7 +225,8 @@ vmalloc_fault_read_pte:
 # in:       rdi = the interrupted registers (struct pt_regs), rsi = error code, rdx = address
 # out:      nothing
 # clobbers: what vmalloc_fault does, and rdi, rdx, rsi
-# accesses: vmalloc_fault's; handled_faults is counted up. Does not return from __die.
+# accesses: this CPU's trace buffer, if page faults are traced: before anything is repaired. Then
+#           vmalloc_fault's; handled_faults is counted up. Does not return from __die.
 #
 # A kernel routine's page fault on a user address is not modelled otherwise than as an oops.
     .org    vmalloc_fault + 0xdc0, 0xcc     # ffffffff810670b0
@@ -239,10 +241,18 @@ __do_page_fault:
     mov     rbx, rdi
     mov     r12, rsi
     mov     r13, rdx
+    mov     rax, qword ptr [rip + trace_page_fault]
+    test    rax, rax
+    jz      .Lfault_traced
+trace_page_fault_event:
+    inc     qword ptr [rax]
+.Lfault_traced:
     test    rdx, rdx
     jns     .Lfault_bad_area
     test    esi, FAULT_PROT | FAULT_USER | FAULT_RSVD
+    .if VMALLOC_FAULT
     jz      .Lfault_kernel
+    .endif
 .Lfault_bad_area:
     mov     rdi, rbx
     mov     esi, PAGE_FAULT_VECTOR
