@@ -53,12 +53,14 @@ def run(args: argparse.Namespace) -> int:
     if len(units) <= _ALONE and args.jobs is None:
         jobs = 1
     found: dict[int, Cell] = {}
-    with progress("runs", len(units), _ALONE) as advance:
-        with closing(on_cores(_run, units, jobs=jobs)) as done:
-            for at, cell in done:
-                found[at] = cell
-                if advance is not None:
-                    advance(1)
+    with (
+        progress("runs", len(units), _ALONE) as advance,
+        closing(on_cores(_run, units, jobs=jobs)) as done,
+    ):
+        for at, cell in done:
+            found[at] = cell
+            if advance is not None:
+                advance(1)
     table = [found[at] for at in units]
     if args.json:
         document = {"schema": SCHEMA, "cells": [cell.as_json() for cell in table]}
