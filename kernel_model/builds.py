@@ -51,6 +51,9 @@ class VmallocFault(NamedTuple):
         }
 
 
+AS_IN_4_4: Final = VmallocFault()
+
+
 @dataclass(frozen=True, slots=True)
 class Build:
     """One build. `inlined` maps a function without a symbol to the one that it is part of.
@@ -129,7 +132,7 @@ def build_image(
     name: str,
     sizeof_page: int,
     refcount_reset_types: frozenset[int],
-    vmalloc_fault: VmallocFault = VmallocFault(),
+    vmalloc_fault: VmallocFault = AS_IN_4_4,
 ) -> Image:
     """Assemble and link a build. What boot decides is data in it, so one image serves all boots."""
     build = find_build(name)
@@ -164,7 +167,7 @@ def _program(
     source: str,
     sizeof_page: int,
     refcount_reset_types: frozenset[int],
-    vmalloc_fault: VmallocFault = VmallocFault(),
+    vmalloc_fault: VmallocFault = AS_IN_4_4,
 ) -> Program:
     constants = assembly_constants(sizeof_page, refcount_reset_types) | vmalloc_fault.constants()
     return assemble_file(files("asm") / source, constants=constants)

@@ -5,13 +5,19 @@ The mail: "Re: [PATCH] x86/mm/vmfault: Make vmalloc_fault() handle large pages",
 """
 
 import re
+from pathlib import Path
 from typing import Final
 
 import pytest
+from support import gnu
 from support.kernel_44 import ABSENT, DEVICE, SCRATCH, Kernel44, image_44
 
+import asm
 from emu import PhysAddr, Returned
+from kernel_model.builds import BUILDS, VmallocFault
+from kernel_model.structs import assembly_constants
 
+SOURCES: Final = Path(asm.__file__).parent
 ADDRESSES: Final = {
     "vmalloc_fault+0x1be/0x300": 0xFFFFFFFF810664AE,
     "__do_page_fault+0x285/0x3e0": 0xFFFFFFFF81067335,
@@ -73,10 +79,15 @@ def with_a_small_page(kernel: Kernel44) -> int:
     return source
 
 
+def renamed(text: str) -> str:
+    """`text` with other names for the sections that ld would make part of .text."""
+    return text.replace(".text.", ".placed.")
+
+
 # The text.
 
 
-@pytest.mark.parametrize("leaves, checks", VARIANTS)
+@pytest.mark.parametrize(("leaves", "checks"), VARIANTS)
 @pytest.mark.parametrize(("place", "address"), ADDRESSES.items())
 def test_a_place_of_the_trace_has_the_address_that_the_trace_prints(place, address, leaves, checks):
     image = image_44(leaves, checks)
@@ -107,7 +118,7 @@ def test_every_other_place_of_the_trace_is_a_return_address_or_the_copying(place
     assert image.is_return_address(at) or at == image.address("memcpy_erms_copy")
 
 
-@pytest.mark.parametrize("leaves, checks", VARIANTS)
+@pytest.mark.parametrize(("leaves", "checks"), VARIANTS)
 @pytest.mark.parametrize("hugetlbfs", [0, 1])
 def test_the_pmd_entry_is_read_at_the_same_place_in_every_variant(leaves, checks, hugetlbfs):
     image = image_44(leaves, checks, hugetlbfs)
@@ -122,11 +133,28 @@ def test_modules_lie_behind_512_mib_of_kernel():
     assert modules == {".module.nd_pmem": 0xFFFFFFFFA0063000, ".module.nd_btt": 0xFFFFFFFFA028D000}
 
 
+@pytest.mark.skipif(gnu.MISSING is not None, reason=str(gnu.MISSING))
+@pytest.mark.parametrize(("leaves", "checks"), [(0, 0), (1, 1), (2, 2)])
+def test_gnu_as_and_ld_make_the_same_image(leaves, checks):
+    build, image = BUILDS["4.4"], image_44(leaves, checks)
+    constants = assembly_constants(64, frozenset()) | VmallocFault(leaves, checks).constants()
+    sources = [(SOURCES / file).read_text() for file in (*build.sources, *build.running)]
+    bases = {renamed(name): base for name, base in build.bases().items()}
+
+    theirs = gnu.assemble_and_link(list(map(renamed, sources)), bases, constants)
+
+    assert {renamed(s.name): (s.base, s.data) for s in image.segments} == {
+        name: section for name, section in theirs.sections.items() if section[1]
+    }
+    sized = {s.name: (s.address, s.size) for s in image.symbols.values() if s.size}
+    assert sized == {name: place for name, place in theirs.symbols.items() if place[1]}
+
+
 # A fault that is handled.
 
 
 @pytest.mark.parametrize("levels", [4, 5])
-@pytest.mark.parametrize("leaves, checks", VARIANTS)
+@pytest.mark.parametrize(("leaves", "checks"), VARIANTS)
 def test_a_missing_top_entry_is_copied_and_the_read_made_again(leaves, checks, levels):
     kernel = Kernel44(leaves, checks, levels=levels)
     source = with_a_small_page(kernel)
@@ -286,7 +314,7 @@ def test_an_address_that_nothing_maps_is_refused(checks, levels):
 
 
 @pytest.mark.parametrize("below", [1 << 30, 1 << 21, 1 << 12])
-@pytest.mark.parametrize("leaves, checks", VARIANTS)
+@pytest.mark.parametrize(("leaves", "checks"), VARIANTS)
 def test_a_neighbour_of_a_mapped_page_is_refused_at_each_level(leaves, checks, below):
     kernel = Kernel44(leaves, checks)
     source = kernel.map_small()

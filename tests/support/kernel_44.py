@@ -10,11 +10,9 @@ from typing import Final
 
 from asm import Image
 from emu import (
-    Frames,
     Gate,
     Halted,
     Machine,
-    Paging,
     PhysAddr,
     Stop,
     VirtAddr,
