@@ -28,8 +28,10 @@ _EVERYWHERE: Final = (
     "mm/page_init.S",
     "mm/vmemmap_pmd.S",
     "mm/switch_mm.S",
+    "mm/access.S",
     "mm/data.S",
 )
+_STUBS: Final = "mm/stubs.S"
 
 
 class VmallocFault(NamedTuple):
@@ -87,9 +89,9 @@ BUILDS: Final = {
     for build in (
         Build(
             name="4.4",
+            sources=(*_EVERYWHERE, _STUBS, "builds/4.4.S"),
             running=("mm/vmalloc_fault.S", "entry/exceptions.S", "builds/4.4-finit.S"),
-            sources=(*_EVERYWHERE,),
-            modules=("nd_btt", "nd_pmem"),
+            modules=("device_dax", "nd_btt", "nd_pmem", "xe"),
             placed={
                 ".text.fault": 0xFFFFFFFF_810662F0,
                 ".text.sched_fair": 0xFFFFFFFF_810D6D50,
@@ -105,12 +107,14 @@ BUILDS: Final = {
         ),
         Build(
             name="6.8",
-            sources=(*_EVERYWHERE, "builds/6.8.S"),
+            sources=(*_EVERYWHERE, _STUBS, "builds/6.8.S"),
+            running=("drivers/pmem.S",),
             modules=("device_dax", "xe"),
         ),
         Build(
             name="6.13-drm-tip",
-            sources=(*_EVERYWHERE, "builds/6.13.S"),
+            sources=(*_EVERYWHERE, _STUBS, "builds/6.13.S"),
+            running=("drivers/pmem.S",),
             modules=("device_dax", "xe"),
             inlined={"pagemap_range": "memremap_pages"},
             preempt="full",

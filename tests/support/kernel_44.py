@@ -38,6 +38,8 @@ PGDIR_SHIFT: Final = {4: 39, 5: 48}
 FOURTH_GIB: Final = 0x3_8000_0000  # of the mapping, behind the slot's beginning
 LEAF_PA: Final = 0x8_4000_0000
 LAST_BLOCK: Final = 0x3FE0_0000  # of the leaf; the only part of the device that is there
+IN_BLOCK: Final = 0x1F_E000
+CONTENT: Final = bytes(range(64))
 LOW_RAM = (0, 0x300_0000)
 DEVICE = (LEAF_PA + LAST_BLOCK, LEAF_PA + (1 << 30))
 HIGH_RAM = (0xC_7E00_0000, 0xC_7F03_B000)
@@ -102,14 +104,16 @@ class Kernel44:
         return map_page(self.memory, self.frames, self.init, *to, flags, level=level)
 
     def map_leaf(self) -> int:
-        """Map the device in the new slot, by a 1 GiB page; an address in its last 2 MiB."""
+        """Map the device in the new slot, by a 1 GiB page; an address that holds CONTENT."""
         self.map(self.leaf, LEAF_PA, RW, level=3)
-        return self.leaf + LAST_BLOCK + 0x1F_E000
+        self.memory.write(PhysAddr(LEAF_PA + LAST_BLOCK + IN_BLOCK), CONTENT)
+        return self.leaf + LAST_BLOCK + IN_BLOCK
 
     def map_small(self) -> int:
-        """Map a 4 KiB page of the device there; its address."""
+        """Map a 4 KiB page of the device there; the same."""
         source = self.leaf + LAST_BLOCK
         self.map(source, DEVICE[0])
+        self.memory.write(PhysAddr(DEVICE[0]), CONTENT)
         return source
 
     def copy_tops(self) -> None:
@@ -134,6 +138,10 @@ class Kernel44:
         return self.direct_map + self.frames.allocate()
 
     # -- memory
+
+    def pa(self, va: int) -> PhysAddr:
+        """Where an address of the direct map lies."""
+        return PhysAddr(va - self.direct_map)
 
     def u64(self, pa: int) -> int:
         """A word of RAM."""
@@ -178,7 +186,7 @@ class Kernel44:
     def _run(self, at: int, registers: dict[str, int]) -> Stop:
         returns_to = self.image.address("run_return")
         rsp = self.stack - 0x10
-        self.memory.write_u64(PhysAddr(rsp - self.direct_map), returns_to)
+        self.memory.write_u64(self.pa(rsp), returns_to)
         return self.cpu.run(at, returns_to=returns_to, **({"rsp": rsp} | registers))
 
     def pt_regs(self, stop: Stop) -> dict[str, int]:
