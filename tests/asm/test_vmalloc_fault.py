@@ -2,7 +2,7 @@
 
 Truth: "Re: [PATCH] x86/mm/vmfault: Make vmalloc_fault() handle large pages" (Toshi Kani,
 2016-02-09), f4eafd8bcd52 "x86/mm: Fix vmalloc_fault() to handle large pages properly" and
-18a955219bf7, whose report had CR2 = ffff8800900003c0.
+18a955219bf7 "x86/mm: Fix vmalloc_fault to use pXd_large", whose report had CR2 = ffff8800900003c0.
 """
 
 from typing import Final
