@@ -118,16 +118,23 @@ def exit_task(kernel: "Kernel", task: Task) -> None:
 
 
 def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
-    """Give a task its kernel stack; done when it first runs. Raises OutOfFrames.
+    """Give a task its kernel stack. Raises OutOfFrames.
 
     It lies in the vmalloc area (e37e43a497d5, VMAP_STACK, 4.9), or before that in the direct map.
+    Linux does this in a fork, before the table is copied; here it is put off until the task first
+    runs, and its own table gets the top-level entry as that copy would have had it.
     """
     try:
-        task.stack = _vmap_stack(kernel) if kernel.release.vmap_stack else _direct_stack(kernel)
+        stack = _vmap_stack(kernel) if kernel.release.vmap_stack else _direct_stack(kernel)
     except OutOfFrames:
         kernel.refuse("alloc_thread_stack_node", ENOMEM, f"no memory for the stack of {task.comm}")
         raise
-    return task.stack
+    own = kernel.pgtable.pgd_offset(task.mm.pgd, stack.base)
+    if kernel.pgtable.top_none(kernel.pgtable.get(own)):
+        reference = kernel.pgtable.pgd_offset(kernel.init_mm.pgd, stack.base)
+        kernel.pgtable.set(own, kernel.pgtable.get(reference))
+    task.stack = stack
+    return stack
 
 
 def _vmap_stack(kernel: "Kernel") -> Stack:
