@@ -64,7 +64,7 @@ class Stack:
 class Task:
     """A task. `frames` are the functions it is in, with the stack pointer each was entered with.
 
-    `struct` is where its struct task_struct lies, once it has a stack; nothing is kept in it.
+    `struct` is where its struct task_struct lies, in releases whose oops says so; nothing is in it.
     """
 
     comm: str
@@ -128,8 +128,9 @@ def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
     It lies in the vmalloc area (e37e43a497d5, VMAP_STACK, 4.9), or before that in the direct map.
     """
     try:
+        if kernel.release.oops.task:
+            task.struct = kernel.kmalloc(bytes(SIZEOF_TASK_STRUCT))
         task.stack = _vmap_stack(kernel) if kernel.release.vmap_stack else _direct_stack(kernel)
-        task.struct = kernel.kmalloc(bytes(SIZEOF_TASK_STRUCT))
     except OutOfFrames:
         kernel.refuse("alloc_thread_stack_node", ENOMEM, f"no memory for the stack of {task.comm}")
         raise
