@@ -71,4 +71,6 @@ def _by_depth(death: Death, image: Image) -> tuple[int | None, Follow]:
 def _is_text(image: Image, address: int) -> bool:
     """__kernel_text_address(): does `address` lie in a function of vmlinux or a module?"""
     found = image.lookup(address)
-    return found is not None and (found.section == ".text" or module_of(found.section) is not None)
+    if found is None:
+        return False
+    return found.section.startswith(".text") or module_of(found.section) is not None
