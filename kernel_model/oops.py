@@ -66,8 +66,8 @@ class _Oops:
     def lines(self) -> Iterator[str]:
         death, style, stop = self.death, self.style, self.death.stop
         if isinstance(stop, PageFault):
-            assert stop.walk is not None
-            yield from self._page_fault(stop, death.entries or named(stop.walk))
+            read = named(stop.walk) if stop.walk else ()
+            yield from self._page_fault(stop, death.entries or read)
             yield from self._die("Oops")
         elif stop.vector != DF:
             if stop.vector == UD:
@@ -81,8 +81,7 @@ class _Oops:
 
     def _page_fault(self, fault: PageFault, entries: Entries) -> Iterator[str]:
         style, code = self.style, fault.error_code
-        assert fault.walk is not None
-        if code & PF_I:
+        if code & PF_I and fault.walk:
             yield from _fetch_lines(fault, fault.walk)
         is_null = fault.address < PAGE_SIZE and fault.cpl == 0
         what = style.null_pointer if is_null else style.paging_request

@@ -274,3 +274,13 @@ def test_the_second_oops_has_another_number_at_its_end_and_a_taint(
 
 def test_the_cpu_is_the_one_that_ran_the_task(kernel: Kernel, death: Death) -> None:
     assert "\nCPU: 3 PID: 301 " in text_of(kernel, death._replace(cpu=3), "4.4")
+
+
+def test_a_fault_without_a_walk_has_the_entries_that_linux_read(
+    kernel: Kernel, death: Death
+) -> None:
+    fault = PageFault(VirtAddr(FOUR.boundary), 0, VirtAddr(death.registers.rip))
+
+    text = text_of(kernel, death._replace(stop=fault, entries=(("pgd", 0), ("p4d", 0))), "6.17")
+
+    assert "\nPGD 0 P4D 0 \n" in text
