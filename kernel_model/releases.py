@@ -9,6 +9,21 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from kernel_model.layout import Era
+from kernel_model.oops_style import (
+    STYLE_4_4,
+    STYLE_4_6,
+    STYLE_4_12,
+    STYLE_4_14,
+    STYLE_4_17,
+    STYLE_5_4,
+    STYLE_5_6,
+    STYLE_5_8,
+    STYLE_5_10,
+    STYLE_6_8,
+    STYLE_6_13,
+    STYLE_6_16,
+    OopsStyle,
+)
 from kernel_model.structs import (
     MEMORY_DEVICE_COHERENT,
     MEMORY_DEVICE_FS_DAX,
@@ -118,16 +133,9 @@ class Release:
     refcount_reset_types: frozenset[int] = frozenset(
         (MEMORY_DEVICE_PRIVATE, MEMORY_DEVICE_COHERENT)
     )
-    # The oops. As seen: "Oops: " before the die header from 6.10 on; the preemption model in the
-    # CPU line, and no longer in the header, from 6.15 on; "UID:" and the verbose taint from 6.11.
-    die_prefix: str = "Oops: "
-    preempt_in_header: bool = False
-    uid_in_cpu_line: bool = True
-    verbose_taint: bool = True
-    # What taints the running kernel before any oops does (letters), and all flags there are, in
-    # the order of "Tainted: G        W". 6.15 and later have a 20th, J (fwctl).
+    # How an oops is worded, and what taints the running kernel before any oops does (letters).
+    oops: OopsStyle = STYLE_6_16
     taint: str = ""
-    taint_flags: str = "GFSRMBUDAWCIOELKXTN"
 
 
 _LATE_RESETS: Final = frozenset(
@@ -145,7 +153,6 @@ _6_16: Final = Release(
     summary="explicit sync: 6.16.0, before the fix came to stable",
     build="6.13-drm-tip",
     uname="6.16.0",
-    taint_flags="GFSRMBUDAWCIOELKXTNJ",
     refcount_reset_types=_LATE_RESETS,
 )
 _6_13: Final = replace(
@@ -153,9 +160,8 @@ _6_13: Final = replace(
     name="6.13",
     summary="explicit sync; where the bug of 8d400913c231 was met",
     uname="6.13.0-drm-tip-test+",
-    preempt_in_header=True,
+    oops=STYLE_6_13,
     taint="W",
-    taint_flags="GFSRMBUDAWCIOELKXTN",
     refcount_reset_types=frozenset((MEMORY_DEVICE_PRIVATE, MEMORY_DEVICE_COHERENT)),
 )
 _6_8: Final = replace(
@@ -165,9 +171,7 @@ _6_8: Final = replace(
     build="6.8",
     uname="6.8.0",
     checks_physmem_end=False,
-    die_prefix="",
-    uid_in_cpu_line=False,
-    verbose_taint=False,
+    oops=STYLE_6_8,
     taint="",
 )
 _5_10: Final = replace(
@@ -179,6 +183,7 @@ _5_10: Final = replace(
     compound_vmemmap=False,
     sub_pmd=False,
     trampoline_has_all=False,
+    oops=STYLE_5_10,
 )
 _5_9_MW: Final = replace(
     _5_10,
@@ -186,6 +191,7 @@ _5_9_MW: Final = replace(
     summary="a merge window: the sync of vmalloc is gone, and what fills it at boot is broken",
     uname="5.9.0-mw",
     preallocates_unchecked=True,
+    oops=STYLE_5_8,
 )
 _5_8: Final = replace(
     _5_10,
@@ -193,6 +199,7 @@ _5_8: Final = replace(
     summary="no lazy faults any more: what maps into the vmalloc area syncs it",
     uname="5.8.0",
     vmalloc_sync="map",
+    oops=STYLE_5_8,
 )
 _5_6: Final = replace(
     _5_8,
@@ -202,6 +209,7 @@ _5_6: Final = replace(
     vmalloc_sync="fault",
     vmalloc_fault=VmallocFault(leaves="known", validates="presence"),
     stack_sync="copied",
+    oops=STYLE_5_6,
 )
 _5_4: Final = replace(
     _5_6,
@@ -209,6 +217,7 @@ _5_4: Final = replace(
     summary="vmalloc_fault(); a purge syncs the vmalloc area",
     uname="5.4.0",
     purge_syncs=True,
+    oops=STYLE_5_4,
 )
 _4_17: Final = replace(
     _5_4,
@@ -218,6 +227,7 @@ _4_17: Final = replace(
     layout="direct-map-first",
     purge_syncs=False,
     vmalloc_fault=VmallocFault(leaves="known", validates="frames"),
+    oops=STYLE_4_17,
 )
 _4_14: Final = replace(
     _4_17,
@@ -228,6 +238,7 @@ _4_14: Final = replace(
     vmalloc_fault=VmallocFault(leaves="hugetlbfs", validates="frames"),
     stack_sync="lost",
     pti=False,
+    oops=STYLE_4_14,
 )
 _4_12_RC: Final = replace(
     _4_14,
@@ -235,6 +246,7 @@ _4_12_RC: Final = replace(
     summary="hot-remove frees a pud table that other top-level tables still point to",
     uname="4.12.0-rc5",
     hot_remove="frees-pud",
+    oops=STYLE_4_12,
 )
 _4_6: Final = replace(
     _4_12_RC,
@@ -244,6 +256,7 @@ _4_6: Final = replace(
     vmap_stack=False,
     stack_sync="not-needed",
     hot_remove="clears-all",
+    oops=STYLE_4_6,
 )
 _4_4: Final = replace(
     _4_6,
@@ -251,6 +264,7 @@ _4_4: Final = replace(
     summary="4.4.0: vmalloc_fault() takes a large page for a table",
     uname="4.4.0",
     vmalloc_fault=VmallocFault(leaves="unknown", validates="addresses"),
+    oops=STYLE_4_4,
 )
 
 RELEASES: Final = {
