@@ -167,6 +167,18 @@ class Frames:
         self._top = pa
         return PhysAddr(pa)
 
+    def keep_low(self, size: int) -> PhysAddr:
+        """Keep the lowest free `size` bytes, aligned to `size`, and what lies below them.
+
+        Nothing of that is handed out until `floor` is what it was. OutOfFrames when the rest is
+        not that large.
+        """
+        pa = -(-self.floor // size) * size
+        if pa + size > self._top:
+            raise OutOfFrames(f"no {size:#x} free bytes are left below {self._top:#x}")
+        self.floor = pa + size
+        return PhysAddr(pa)
+
     def free(self, pa: PhysAddr) -> None:
         """Take back one frame that was handed out."""
         if pa & (FRAME_SIZE - 1) or not self._top <= pa < self._ceiling or pa in self._freed:
