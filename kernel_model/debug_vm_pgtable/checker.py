@@ -8,8 +8,7 @@ vocabulary; source: mm/debug_vm_pgtable.c (v6.17).
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from emu import PageFault, PhysAddr, Returned, Stop
-from emu.fault import PF_P
+from emu import PhysAddr
 from kernel_model import inplace, pgtable, populate, swapops
 from kernel_model.debug_vm_pgtable.args import BELOW, NUMBER, PATH, SIZE, Args
 from kernel_model.debug_vm_pgtable.checklist import CHECKLIST, LACKING
@@ -39,6 +38,7 @@ from kernel_model.entries import (
     VM_WRITE,
     pfn_entry,
 )
+from kernel_model.layout import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -83,7 +83,7 @@ class Checker:
     """One run. The entry at hand is that of `_level`, made with the VM_* flags `_flags`."""
 
     def __init__(self, kernel: "Kernel", args: Args, report: Report) -> None:
-        self.judge: Final = Judge(kernel)
+        self.judge: Final = Judge(kernel, args.random)
         self._kernel: Final = kernel
         self._args: Final = args
         self._report: Final = report
@@ -286,7 +286,8 @@ class Checker:
         size = SIZE.get(self._level, SIZE["pte"])
         offset = {"": 0, "last": size - 8, "behind": size}[which]
         addr = (self._args.vaddr & -size) + offset
-        expected, found = self._expected(step, kind), self._access(kind, addr, offset)
+        expected = self._expected(step, kind)
+        found = self.judge.verdict(kind, addr, PhysAddr((self._pfn << PAGE_SHIFT) + offset))
         if expected == "absent":  # at whatever level
             found = found.replace("absent at", "absent: at", 1)
         self._check(f"the CPU's {step.access} at {addr:#x}", expected, found, by_cpu=1)
@@ -302,29 +303,6 @@ class Checker:
         if verdict == "absent" and step.access != "read behind":
             return f"absent at level {NUMBER[self._level]}"
         return verdict
-
-    def _access(self, kind: str, addr: int, offset: int) -> str:
-        """Make an access, with a word in memory that nothing else has; say how it ended."""
-        memory, word = self._kernel.memory, self._args.random.getrandbits(64)
-        pa = PhysAddr((self._pfn << 12) + offset)
-        old = memory.read_u64(pa)
-        if kind == "read" and old is not None:
-            memory.write_u64(pa, word)
-        stop = self.judge.access(kind, addr, word)
-        now = memory.read_u64(pa)
-        if old is not None:
-            memory.write_u64(pa, old)
-        got = stop.value if kind == "read" and isinstance(stop, Returned) else now
-        return self._verdict(stop, kind, addr, got == word)
-
-    def _verdict(self, stop: Stop, kind: str, addr: int, same: bool) -> str:
-        if isinstance(stop, Returned):
-            return "allowed" if same else f"elsewhere: not at pa {self._pfn << 12:#x}"
-        if stop == self.judge.fault(kind, addr, PF_P):
-            return f"refused: {stop}"
-        if isinstance(stop, PageFault) and stop == self.judge.fault(kind, addr, 0) and stop.walk:
-            return f"absent at level {stop.walk.level}: {stop.walk!r}"
-        return f"something else: {stop}"
 
 
 def _show(value: object) -> str:

@@ -6,10 +6,11 @@ is an answer and no death. Refuses to know what was to be expected. Linux vocabu
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import TYPE_CHECKING, Final
 
-from emu import PageFault, Stop, VirtAddr
-from emu.fault import PF_W
+from emu import PageFault, PhysAddr, Returned, Stop, VirtAddr
+from emu.fault import PF_P, PF_W
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -20,15 +21,17 @@ _WORD: Final = 8
 class Judge:
     """Accesses under the table that is active, by the task that is running."""
 
-    def __init__(self, kernel: "Kernel") -> None:
+    def __init__(self, kernel: "Kernel", random: Random) -> None:
         address = kernel.image.address
         self._cpu: Final = kernel.cpu
+        self._memory: Final = kernel.memory
+        self._random: Final = random
         self._call_once: Final = address("call_once")
         self._returns_to: Final = address("run_return")
         self._routine: Final = {k: address(f"{k}_user_word") for k in ("read", "write")}
         self._rip: Final = {
-            "read": address("read_user_word_load"),
-            "write": address("write_user_word_store"),
+            "read": VirtAddr(address("read_user_word_load")),
+            "write": VirtAddr(address("write_user_word_store")),
         }
         self._rsp: Final = kernel.stack_of(kernel.current).top - 2 * _WORD
         self._rflags: Final = self._cpu.registers.rflags
@@ -43,8 +46,32 @@ class Judge:
             self._cpu.idt = idt
             self._cpu.write(rflags=self._rflags)  # a faulting access leaves AC set
 
-    def access(self, kind: str, addr: int, value: int = 0) -> Stop:
-        """Read 8 bytes or write `value`, with nothing in the TLB; a value read is `Returned`'s."""
+    def verdict(self, kind: str, addr: int, pa: PhysAddr) -> str:
+        """Read or write the word at `addr`, which should be that at `pa`, and say how it ended.
+
+        "allowed", "refused: …" (a protection violation), "absent at level N: …" (the entry that is
+        not present) or something else. Memory is as before.
+        """
+        word, old = self._random.getrandbits(8 * _WORD), self._memory.read_u64(pa) or 0
+        if kind == "read":
+            self._memory.write_u64(pa, word)
+        stop = self._access(kind, addr, word)
+        now = self._memory.read_u64(pa)
+        self._memory.write_u64(pa, old)
+
+        if isinstance(stop, Returned):
+            got = stop.value if kind == "read" else now
+            return "allowed" if got == word else f"another word than that at pa {pa:#x}"
+        if not isinstance(stop, PageFault) or stop.walk is None:
+            return f"something else: {stop}"
+        if stop == self._fault(kind, addr, PF_P):
+            return f"refused: {stop.walk!r}"
+        if stop == self._fault(kind, addr, 0):
+            return f"absent at level {stop.walk.level}: {stop.walk!r}"
+        return f"another fault: {stop}"
+
+    def _access(self, kind: str, addr: int, word: int) -> Stop:
+        """Make one access, with nothing in the TLB."""
         self._cpu.invalidate_tlb()
         return self._cpu.run(
             self._call_once,
@@ -53,10 +80,10 @@ class Judge:
             rflags=self._rflags,
             rax=self._routine[kind],
             rdi=addr,
-            rsi=value,
+            rsi=word,
         )
 
-    def fault(self, kind: str, addr: int, error_code: int) -> PageFault:
-        """Return the fault that an access has to end with; W is added for a write."""
+    def _fault(self, kind: str, addr: int, error_code: int) -> PageFault:
+        """Return the fault that an access ends with; W is added for a write."""
         code = error_code | (PF_W if kind == "write" else 0)
-        return PageFault(VirtAddr(addr), code, VirtAddr(self._rip[kind]))
+        return PageFault(VirtAddr(addr), code, self._rip[kind])
