@@ -47,6 +47,17 @@ A private mapping that may be written is not writable: the write is to fault, an
 """
 
 
+_VM_NAMES: Final = (
+    *((VM_READ, "read"), (VM_WRITE, "write"), (VM_EXEC, "exec")),
+    (VM_SHARED, "shared"),
+)
+
+
+def protection_name(flags: int) -> str:
+    """Write VM_* flags as the kernel's log does (%pGv)."""
+    return "|".join(name for flag, name in _VM_NAMES if flags & flag) or "none"
+
+
 def pfn_entry(pfn: int, prot: int) -> int:
     """Return an entry that maps a frame (pfn_pte and so on).
 

@@ -57,7 +57,7 @@ def pte_to_swp_entry(pte: int) -> SwpEntry:
     return SwpEntry(pte >> _TYPE_SHIFT, ~(pte >> _OFFSET_SHIFT) & _OFFSET_MASK)
 
 
-def is_swap(pte: int) -> bool:
+def is_swap_pte(pte: int) -> bool:
     """Tell whether a page is somewhere else: its entry is neither none nor present."""
     return not none(pte) and not pte & _PRESENT
 

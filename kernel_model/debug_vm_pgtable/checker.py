@@ -12,7 +12,7 @@ from emu import PhysAddr
 from kernel_model import inplace, pgtable, populate, swapops
 from kernel_model.debug_vm_pgtable.args import BELOW, NUMBER, PATH, SIZE, Args
 from kernel_model.debug_vm_pgtable.checklist import CHECKLIST, LACKING
-from kernel_model.debug_vm_pgtable.judge import Judge
+from kernel_model.debug_vm_pgtable.judge import Judge, absent
 from kernel_model.debug_vm_pgtable.report import Report
 from kernel_model.debug_vm_pgtable.steps import (
     Ask,
@@ -37,6 +37,7 @@ from kernel_model.entries import (
     VM_SHARED,
     VM_WRITE,
     pfn_entry,
+    protection_name,
 )
 from kernel_model.layout import PAGE_SHIFT
 
@@ -48,7 +49,6 @@ _SWAPPED_OUT: Final = tuple(
     swapops.swp_entry_to_pte(entry) for entry in (swapops.EVERY_BIT, swapops.SwpEntry(0, 0))
 )
 _NOISE: Final = (1 << 64) - 1
-_NAMES: Final = ((VM_READ, "read"), (VM_WRITE, "write"), (VM_EXEC, "exec"), (VM_SHARED, "shared"))
 
 
 def debug_vm_pgtable(kernel: "Kernel", seed: int, report: Report) -> None:
@@ -72,11 +72,6 @@ def debug_vm_pgtable(kernel: "Kernel", seed: int, report: Report) -> None:
         args.destroy(report)
     if report.failures:
         kernel.call("debug_vm_pgtable")  # its ud2
-
-
-def protection_name(flags: int) -> str:
-    """Write VM_* flags as the kernel's log does."""
-    return "|".join(name for flag, name in _NAMES if flags & flag) or "none"
 
 
 class Checker:
@@ -284,10 +279,10 @@ class Checker:
     def _cpu(self, step: Cpu) -> None:
         kind, _, which = step.access.partition(" ")
         size = SIZE.get(self._level, SIZE["pte"])
-        offset = {"": 0, "last": size - 8, "behind": size}[which]
+        offset = {"": self._args.vaddr % size, "last": size - 8, "behind": size}[which]
         addr = (self._args.vaddr & -size) + offset
-        expected = self._expected(step, kind)
-        found = self.judge.verdict(kind, addr, PhysAddr((self._pfn << PAGE_SHIFT) + offset))
+        pa = PhysAddr((self._pfn << PAGE_SHIFT) + offset) if which != "behind" else None
+        expected, found = self._expected(step, kind), self.judge.verdict(kind, addr, pa)
         if expected == "absent":  # at whatever level
             found = found.replace("absent at", "absent: at", 1)
         self._check(f"the CPU's {step.access} at {addr:#x}", expected, found, by_cpu=1)
@@ -299,10 +294,13 @@ class Checker:
         if not self._readable:
             verdict = "absent"
         if verdict == "absent below":
-            return f"absent at level {NUMBER[BELOW[self._level]]}"
+            return self._absent(BELOW[self._level])
         if verdict == "absent" and step.access != "read behind":
-            return f"absent at level {NUMBER[self._level]}"
+            return self._absent(self._level)
         return verdict
+
+    def _absent(self, level: Level) -> str:
+        return absent(NUMBER[level], self._args.at[level])
 
 
 def _show(value: object) -> str:

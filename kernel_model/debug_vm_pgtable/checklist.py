@@ -77,7 +77,7 @@ _SOFT_DIRTY: Final = (
     Ask("soft_dirty", True, ("mksoft_dirty",)),
     Ask("soft_dirty", False, ("mksoft_dirty", "clear_soft_dirty")),
 )
-_SWAP: Final = (Ask("is_swap", True), Same(("pte_to_swp_entry", "swp_entry_to_pte")))
+_SWAP: Final = (Ask("is_swap_pte", True), Same(("pte_to_swp_entry", "swp_entry_to_pte")))
 
 
 def _swap_flag(flag: str) -> tuple[Step, ...]:
@@ -86,7 +86,7 @@ def _swap_flag(flag: str) -> tuple[Step, ...]:
     return (
         Ask(f"swp_{flag}", False),
         Ask(f"swp_{flag}", True, (mark,)),
-        Ask("is_swap", True, (mark,)),
+        Ask("is_swap_pte", True, (mark,)),
         Same((mark, "pte_to_swp_entry", "swp_entry_to_pte")),
         Ask(f"swp_{flag}", False, (mark, clear)),
         Same((mark, clear)),

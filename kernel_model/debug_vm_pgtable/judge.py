@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _WORD: Final = 8
 
 
+def absent(level: int, entry_pa: int) -> str:
+    """Say which entry is not present."""
+    return f"absent at level {level} in the entry at {entry_pa:#x}"
+
+
 class Judge:
     """Accesses under the table that is active, by the task that is running."""
 
@@ -46,28 +51,37 @@ class Judge:
             self._cpu.idt = idt
             self._cpu.write(rflags=self._rflags)  # a faulting access leaves AC set
 
-    def verdict(self, kind: str, addr: int, pa: PhysAddr) -> str:
+    def verdict(self, kind: str, addr: int, pa: PhysAddr | None) -> str:
         """Read or write the word at `addr`, which should be that at `pa`, and say how it ended.
 
-        "allowed", "refused: …" (a protection violation), "absent at level N: …" (the entry that is
-        not present) or something else. Memory is as before.
+        "allowed", "refused: …" (a protection violation), what `absent` says of the entry that is
+        not present, or something else. Memory is as before. Without a `pa` any word will do.
         """
-        word, old = self._random.getrandbits(8 * _WORD), self._memory.read_u64(pa) or 0
+        word = self._random.getrandbits(8 * _WORD)
+        old = None if pa is None else self._memory.read_u64(pa)
+        if pa is None or old is None:
+            return self._ended(self._access(kind, addr, word), kind, addr)
         if kind == "read":
             self._memory.write_u64(pa, word)
         stop = self._access(kind, addr, word)
         now = self._memory.read_u64(pa)
         self._memory.write_u64(pa, old)
 
+        got = stop.value if kind == "read" and isinstance(stop, Returned) else now
+        if isinstance(stop, Returned) and got != word:
+            return f"another word than that at pa {pa:#x}"
+        return self._ended(stop, kind, addr)
+
+    def _ended(self, stop: Stop, kind: str, addr: int) -> str:
         if isinstance(stop, Returned):
-            got = stop.value if kind == "read" else now
-            return "allowed" if got == word else f"another word than that at pa {pa:#x}"
+            return "allowed"
         if not isinstance(stop, PageFault) or stop.walk is None:
             return f"something else: {stop}"
         if stop == self._fault(kind, addr, PF_P):
             return f"refused: {stop.walk!r}"
         if stop == self._fault(kind, addr, 0):
-            return f"absent at level {stop.walk.level}: {stop.walk!r}"
+            level, entry_pa, _ = stop.walk.steps[-1]
+            return f"{absent(level, entry_pa)}: {stop.walk!r}"
         return f"another fault: {stop}"
 
     def _access(self, kind: str, addr: int, word: int) -> Stop:

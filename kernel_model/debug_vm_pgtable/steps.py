@@ -75,9 +75,10 @@ Verdict = Literal["allowed", "refused", "absent", "absent below", "as-protected"
 class Cpu(NamedTuple):
     """The CPU makes an access. Behind a protection that allows nothing it is always absent.
 
-    "read last" is the last word that the entry maps, and "read behind" the one after it. "refused"
-    is a protection violation; "absent" is a not-present entry at the group's level, and "absent
-    below" one at the next lower level, so the entry is a table to the CPU.
+    It is at the checklist's own address; "read last" is at the last word that the entry maps, and
+    "read behind" at the one after it. "refused" is a protection violation; "absent" is the group's
+    own entry being not present, and "absent below" that of the next lower level, so the group's is
+    a table to the CPU.
     """
 
     access: Access
