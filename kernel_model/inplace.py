@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from emu import PhysAddr
 from emu.paging import PS
 from kernel_model.entries import Entries, pfn_entry
-from kernel_model.pgtable import PAGE_TABLE, Pgtable, leaf, present
+from kernel_model.pgtable import Pgtable, leaf, present
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,3 @@ def clear_huge(at: Place) -> bool:
         return False
     clear(at)
     return True
-
-
-def is_table(entry: int, table: PhysAddr) -> bool:
-    """Tell whether an entry leads to a table, with the flags that populating gives it."""
-    return entry == table | PAGE_TABLE
