@@ -38,6 +38,7 @@ Leaves = Literal["unknown", "hugetlbfs", "known"]
 Validates = Literal["addresses", "frames", "presence"]
 HotRemove = Literal["clears-all", "frees-pud", "keeps-pud"]
 StackSync = Literal["copied", "lost", "not-needed"]
+EntryFeature = Literal["checklist", "pud-thp", "saved-dirty", "swap-exclusive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,18 @@ class Release:
     trampoline_has_all: bool = True
     # Page-table isolation: a second table for user mode (4.15).
     pti: bool = True
+    # What its helpers for entries know, and whether it has a checklist for them:
+    #   checklist       399145f9eb6c "mm/debug: add tests validating architecture page table
+    #                   helpers" (5.8)
+    #   pud-thp         transparent huge pages of PUD size: a00cc7d9dd93 "mm, x86: add support for
+    #                   PUD-sized transparent hugepages" (4.11)
+    #   saved-dirty     a bit for D while an entry is not writable: "x86/mm: Introduce
+    #                   _PAGE_SAVED_DIRTY" (6.6)
+    #   swap-exclusive  a bit in swap entries: "mm/swap: remember PG_anon_exclusive via a swp pte
+    #                   bit" (5.19)
+    entry_features: frozenset[EntryFeature] = frozenset(
+        ("checklist", "pud-thp", "saved-dirty", "swap-exclusive")
+    )
     # add_pages() refuses memory that the direct map could not map.
     # ea72ce5da228 "x86/kaslr: Expose and use the end of the physical memory address space" (6.11)
     checks_physmem_end: bool = True
@@ -180,6 +193,7 @@ _5_10: Final = replace(
     summary="the vmalloc area's top-level entries are all filled at boot, and nothing syncs it",
     build="4.4",
     uname="5.10.0",
+    entry_features=frozenset(("checklist", "pud-thp")),
     compound_vmemmap=False,
     sub_pmd=False,
     trampoline_has_all=False,
@@ -206,6 +220,7 @@ _5_6: Final = replace(
     name="5.6",
     summary="vmalloc_fault(); a purge no longer syncs the vmalloc area by chance",
     uname="5.6.0",
+    entry_features=frozenset(("pud-thp",)),
     vmalloc_sync="fault",
     vmalloc_fault=VmallocFault(leaves="known", validates="presence"),
     stack_sync="copied",
@@ -253,6 +268,7 @@ _4_6: Final = replace(
     name="4.6",
     summary="vmalloc_fault() knows large pages, if hugetlbfs is there",
     uname="4.6.0",
+    entry_features=frozenset(),
     vmap_stack=False,
     stack_sync="not-needed",
     hot_remove="clears-all",
