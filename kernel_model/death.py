@@ -7,7 +7,7 @@ know wording (`oops`) and why it died. Linux vocabulary.
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from struct import Struct, iter_unpack
+from struct import iter_unpack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asm import Image
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
 CODE_SIZE: Final = 64
 _KERNEL_HALF: Final = 1 << 63
-# struct pt_regs (arch/x86/include/asm/ptrace.h); what stands for a register is its name.
-_PT_REGS: Final = Struct("<21Q")
-_PT_REGS_NAMES: Final = (
-    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx"),
-    *("rsi", "rdi", "orig_rax", "rip", "cs", "rflags", "rsp", "ss"),
-)
-
 _TELL_ALL: Final = frozenset(("not-present", "mapped"))  # walks that end where Linux stops reading
 Entries = tuple[tuple[str, int | None], ...]
 """Entries by Linux's names, root first; None for one that cannot be read."""
@@ -56,7 +49,8 @@ class Death(NamedTuple):
     @classmethod
     def of(cls, kernel: "Kernel", stop: PageFault | Trap, number: int) -> "Death":
         """Take the picture now."""
-        registers = stop.registers or _pt_regs(kernel, stop.cr3)
+        registers = stop.registers
+        assert registers is not None
         task = kernel.current
         stack = kernel.stack_of(task)
         base, top, rsp = stack.base, stack.top, registers.rsp
@@ -107,17 +101,6 @@ def with_symbol(stop: PageFault | Trap, image: Image) -> PageFault | Trap:
 @lru_cache(maxsize=4096)
 def _describe(image: Image, address: int) -> str | None:
     return image.describe(address)
-
-
-def _pt_regs(kernel: "Kernel", cr3: int) -> Registers:
-    """Read what the entry code saved, where RDI points: of an exception on the way to another,
-    the CPU gives nothing else.
-    """
-    now = kernel.cpu.registers
-    paging = kernel.boot_paging.with_root(cr3)
-    data = read_virtual(kernel.memory, paging, VirtAddr(now.rdi), _PT_REGS.size)
-    saved = dict(zip(_PT_REGS_NAMES, _PT_REGS.unpack(data), strict=True))
-    return now._replace(**{name: saved[name] for name in now._fields if name in saved})
 
 
 def _code(kernel: "Kernel", cr3: int, rip: int, in_image: bool) -> bytes:

@@ -48,8 +48,10 @@ class VmallocFault:
     `leaves` says whether it knows that a pud or pmd may map a page: not before f4eafd8bcd52
     "x86/mm: Fix vmalloc_fault() to handle large pages properly" (4.5); then by pud_huge() and
     pmd_huge(), which are constant 0 without CONFIG_HUGETLBFS; and by pud_large() and pmd_large()
-    since 18a955219bf7 (4.16). `validates` says what it compares on the way: virtual addresses and
-    struct pages; frame numbers, since the first of these; or, as seen in 5.4, only presence.
+    since 18a955219bf7 "x86/mm: Fix vmalloc_fault to use pXd_large" (4.16). `validates` says what
+    it compares on the way: virtual addresses and struct pages; frame numbers, since the first of
+    these; or only presence: as seen in 5.4, and from memory in 4.17, "x86/mm: Remove pointless
+    checks in vmalloc_fault".
     """
 
     leaves: Leaves
@@ -241,7 +243,6 @@ _4_17: Final = replace(
     uname="4.17.0",
     layout="direct-map-first",
     purge_syncs=False,
-    vmalloc_fault=VmallocFault(leaves="known", validates="frames"),
     oops=STYLE_4_17,
 )
 _4_14: Final = replace(
