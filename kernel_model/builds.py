@@ -26,8 +26,10 @@ _EVERYWHERE: Final = (
     "mm/page_init.S",
     "mm/vmemmap_pmd.S",
     "mm/switch_mm.S",
+    "mm/read_qword.S",
     "mm/data.S",
 )
+_STUBS: Final = ("stubs/remove.S",)  # in every build, of functions that run in Python
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,13 @@ BUILDS: Final = {
     for build in (
         Build(
             name="6.8",
-            sources=(*_EVERYWHERE, "builds/6.8.S"),
+            sources=(*_EVERYWHERE, "builds/6.8.S", *_STUBS),
             modules=("device_dax", "xe"),
             inlined=_TEMP,
         ),
         Build(
             name="6.13-drm-tip",
-            sources=(*_EVERYWHERE, "builds/6.13.S"),
+            sources=(*_EVERYWHERE, "builds/6.13.S", *_STUBS),
             modules=("device_dax", "xe"),
             inlined={"pagemap_range": "memremap_pages", **_TEMP},
             preempt="full",
@@ -121,7 +123,7 @@ def build_image(name: str, constants: Constants) -> Image:
 def routines(name: str, constants: Constants) -> tuple[str, ...]:
     """List the functions that run on the CPU: those of the sources that hold in every build.
 
-    A build's own source has only stubs of functions that run in Python.
+    The others have only stubs of functions that run in Python.
     """
     return tuple(
         symbol.name

@@ -1,6 +1,6 @@
 """The drivers that ask for device memory: device-dax, and xe for a GPU's own memory.
 
-Knows the calls from a bus's probe down to devm_memremap_pages(). Refuses to know what becomes of
+Knows the calls from a bus's probe down to devm_memremap_pages(), and back. Refuses to know what becomes of
 the memory (`memremap`), and everything else that a driver does. Linux vocabulary; source:
 drivers/dax/device.c (v6.17), and for xe the call trace in "[RFC V1 PATCH mm-hotfixes 2/3]
 x86/mm: define p*d_populate_kernel() and top level page table sync".
@@ -9,9 +9,13 @@ x86/mm: define p*d_populate_kernel() and top level page table sync".
 from typing import TYPE_CHECKING
 
 from kernel_model.callstack import kernel_function
-from kernel_model.errors import EINVAL
+from kernel_model.errors import EINVAL, KernelError
 from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PUD_SIZE
-from kernel_model.memremap import DevPagemap, devm_memremap_pages
+from kernel_model.memremap import (
+    DevPagemap,
+    devm_memremap_pages,
+    devm_memremap_pages_release,
+)
 from kernel_model.structs import MEMORY_DEVICE_GENERIC, MEMORY_DEVICE_PRIVATE
 
 if TYPE_CHECKING:
@@ -56,3 +60,15 @@ def xe_tile_init_noalloc(kernel: "Kernel", start: int, size: int) -> int:
 def xe_devm_add(kernel: "Kernel", start: int, size: int) -> int:
     """Make struct pages for the tile's memory."""
     return devm_memremap_pages(kernel, DevPagemap(MEMORY_DEVICE_PRIVATE, start, size))
+
+
+@kernel_function
+def devres_release_all(kernel: "Kernel", start: int) -> None:
+    """Unbind the driver of the device whose memory begins at physical `start`.
+
+    These drivers have nothing of their own to undo. KernelError if there is no such device.
+    """
+    found = [pgmap for pgmap in kernel.devres if pgmap.start == start]
+    if not found:
+        raise KernelError(f"no device has memory from {start:#x} on")
+    devm_memremap_pages_release(kernel, found[0])

@@ -6,7 +6,7 @@ vocabulary.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asm import Image
 from emu import (
@@ -49,6 +49,9 @@ from kernel_model.structs import (
     parse_page,
 )
 from kernel_model.vmalloc import VmapAreas
+
+if TYPE_CHECKING:
+    from kernel_model.memremap import DevPagemap
 
 
 class Kernel:
@@ -105,6 +108,7 @@ class Kernel:
         self.history: Final[list[Event]] = []
         self.tasks: Final[list[Task]] = []
         self.pgd_list: Final[dict[Mm, None]] = {}  # an ordered set; init_mm is not in it
+        self.devres: Final[list["DevPagemap"]] = []  # what goes when its driver does
         self.vmap_areas: Final = VmapAreas(self.layout.vmalloc_base, self.layout.vmalloc_end)
         self.before: Final[dict[str, Callable[[Kernel], object]]] = {}
         """What happens just before a routine is called: a context switch, say."""
