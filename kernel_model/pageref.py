@@ -8,7 +8,7 @@ The struct pages of boot RAM are never initialised here: their _refcount begins 
 the mappings besides the first.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from emu import PhysAddr
 from kernel_model.layout import PAGE_SHIFT
@@ -17,27 +17,24 @@ from kernel_model.structs import PAGE_REFCOUNT
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
 
+_SHIFT: Final = 8 * (PAGE_REFCOUNT % 8)  # _refcount is the upper half of a word
+
 
 def get_page(kernel: "Kernel", frame: PhysAddr, nr: int) -> None:
     """Count `nr` more mappings of a frame that has one."""
-    at = _refcount(kernel, frame)
-    kernel.memory.write(at, (_read(kernel, at) + nr).to_bytes(4, "little"))
+    kernel.memory.words[_word(kernel, frame)] += nr << _SHIFT
 
 
 def put_page(kernel: "Kernel", frame: PhysAddr, nr: int) -> bool:
     """Count `nr` mappings less; tell whether none is left."""
-    at = _refcount(kernel, frame)
-    left = _read(kernel, at) + 1 - nr
-    kernel.memory.write(at, max(left - 1, 0).to_bytes(4, "little"))
-    return left <= 0
+    words, at = kernel.memory.words, _word(kernel, frame)
+    besides = words[at] >> _SHIFT
+    words[at] -= min(nr, besides) << _SHIFT
+    return bool(nr > besides)
 
 
-def _refcount(kernel: "Kernel", frame: PhysAddr) -> PhysAddr:
-    """Return where the _refcount of a frame of boot RAM lies."""
+def _word(kernel: "Kernel", frame: PhysAddr) -> int:
+    """Return the index of the word of RAM whose upper half is a frame's _refcount."""
     pa = kernel.walk(kernel.layout.pfn_to_page(frame >> PAGE_SHIFT) + PAGE_REFCOUNT).pa
     assert pa is not None  # boot RAM has its struct pages
-    return pa
-
-
-def _read(kernel: "Kernel", at: PhysAddr) -> int:
-    return int.from_bytes(kernel.memory.peek(at, 4), "little")
+    return pa >> 3
