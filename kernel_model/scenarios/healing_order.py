@@ -114,7 +114,7 @@ def _look(kernel: "Kernel", task: "Task", pages: list[int]) -> "Stop":
     from emu import Returned
 
     for page in pages:
-        stop = kernel.run(task, "read_qword", rdi=page)
+        stop = kernel.run(task, "read_byte", rdi=page)
         if not isinstance(stop, Returned):
             return stop
     return Returned()
@@ -151,7 +151,7 @@ SCENARIO: Final = Scenario(
     name="healing-order",
     summary="a slot that one device left unsynced, and another one syncs",
     release="6.8",
-    broke={"read_qword": BROKE_BY["__init_single_page"]},
+    broke={"read_byte": BROKE_BY["__init_single_page"]},
     fixed=MERGED_FIX,
     look_at="which of the two devices came first, and whether its path ends with a sync",
     parameters=(
@@ -162,7 +162,9 @@ SCENARIO: Final = Scenario(
             {4: 0xFFFF_E6FF_C000_0000, 5: 0xFFD3_FFFF_C000_0000},
         ),
         Parameter("ram", RAM, "size", 4 * GIB),
-        Parameter("start", "where the first device lies; the other is behind it", "address", 64 * GIB),
+        Parameter(
+            "start", "where the first device lies; the other is behind it", "address", 64 * GIB
+        ),
         Parameter("size", "how much memory each has", "size", SECTION_SIZE),
         Parameter(
             "order",

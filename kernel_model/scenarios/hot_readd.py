@@ -64,12 +64,16 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
     if settings["between"] == "fork":
         kernel.fork("cron")
     stale = _stale(kernel, addr)
-    facts["stale"] = [{"task": comm, "entry": f"{entry:#x}", "now": now} for comm, entry, now in stale]
+    facts["stale"] = [
+        {"task": comm, "entry": f"{entry:#x}", "now": now} for comm, entry, now in stale
+    ]
     notes += _stale_lines(stale, facts["slot"])
     if settings["access"]:
-        stop = kernel.run(task, "read_qword", rdi=addr)
+        stop = kernel.run(task, "read_byte", rdi=addr)
         if not isinstance(stop, Returned):
-            notes.append(f"{task.comm} reads {addr:016x}, where nothing is any more, and is told so")
+            notes.append(
+                f"{task.comm} reads {addr:016x}, where nothing is any more, and is told so"
+            )
             return Ending(task, stop, addr, tuple(notes), facts)
         facts["read"] = f"{stop.value:#x}"
         notes.append(_read_line(kernel, task, addr, stop.value))
@@ -119,10 +123,12 @@ SCENARIO: Final = Scenario(
     summary="memory in a top-level slot of its own is added, removed and added again",
     release="4.12-rc",
     broke={
-        "sync_global_pgds": "f2a6a7050109 "
-        '"x86: Convert the rest of the code to support p4d_t"',
+        "sync_global_pgds": 'f2a6a7050109 "x86: Convert the rest of the code to support p4d_t"',
     },
-    fixed='98fe3633c5a4 "x86/mm/hotplug: Fix BUG_ON() after hot-remove by not freeing PUD"',
+    fixed={
+        "sync_global_pgds": "98fe3633c5a4 "
+        '"x86/mm/hotplug: Fix BUG_ON() after hot-remove by not freeing PUD"',
+    },
     look_at="the task's top-level entry for the memory, beside init_mm's: which table is whose",
     parameters=(
         Parameter("ram", RAM, "size", 4 * GIB),

@@ -16,7 +16,7 @@ from kernel_model import Kernel
         ({"release": "6.18"}, "unknown release '6.18': expected 4.4, 4.6, 4.12-rc"),
         ({"release": "rfc-v2"}, "did you mean rfc-v1?"),
         ({"release": ""}, "unknown release ''"),
-        ({"build": "6.9"}, "unknown build '6.9': expected 6.8, 6.13-drm-tip"),
+        ({"build": "6.9"}, "unknown build '6.9': expected 4.4, 6.8, 6.13-drm-tip"),
         ({"build": "6.13-drm-top"}, "did you mean 6.13-drm-tip?"),
         ({"levels": 3}, "3 levels"),
         ({"levels": 0}, "0 levels"),
