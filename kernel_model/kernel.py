@@ -126,7 +126,7 @@ class Kernel:
         self.history: Final[list[Event]] = []
         self.tasks: Final[list[Task]] = []
         self.pgd_list: Final[dict[Mm, None]] = {}  # an ordered set; init_mm is not in it
-        self.devres: Final[list["DevPagemap"]] = []  # what goes when its driver does
+        self.devres: Final[list[DevPagemap]] = []  # what goes when its driver does
         self.vmap_areas: Final = VmapAreas(self.layout.vmalloc_base, self.layout.vmalloc_end)
         self.before: Final[dict[str, Callable[[Kernel], object]]] = {}
         """What happens just before a routine is called: a context switch, say."""

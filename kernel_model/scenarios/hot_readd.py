@@ -1,4 +1,4 @@
-"""Memory that is added, removed, and added again, in a slot of the direct map that nothing else has.
+"""Memory that is added, removed, and added again, in a slot of the direct map that is all its own.
 
 On 4.12-rc the removal frees the table under init_mm's top-level entry, and leaves the copies in the
 tasks' tables pointing to it. Whoever gets the frame next is what those tasks have there; and when
@@ -82,7 +82,7 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
 
 
 def _stale(kernel: "Kernel", addr: int) -> list[tuple[str, int, str]]:
-    """List the tasks whose top-level entry for `addr` is not init_mm's: name, entry, whose table."""
+    """List the tasks whose top-level entry for `addr` is not init_mm's, with it and whose it is."""
     pgtable = kernel.pgtable
     reference = pgtable.get(pgtable.pgd_offset(kernel.init_mm.pgd, addr))
     entries = [(t, pgtable.get(pgtable.pgd_offset(t.mm.pgd, addr))) for t in kernel.tasks]
@@ -104,7 +104,7 @@ def _stale_lines(stale: list[tuple[str, int, str]], slot: int) -> list[str]:
     if not stale:
         return [f"after the removal, every task has in slot {slot} what init_mm has"]
     return [
-        f"after the removal, {comm}'s slot {slot} is {entry:#x}, not as init_mm's: the frame is {now}"
+        f"after the removal, {comm}'s slot {slot} is still {entry:#x}: that frame is {now}"
         for comm, entry, now in stale
     ]
 
