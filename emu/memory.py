@@ -181,7 +181,7 @@ class Frames:
         """Take back a block of frames that were handed out, to be handed out as one again."""
         _check_block_size(size)
         inside = self._top <= pa and pa + size <= self._ceiling
-        if pa & size - 1 or not inside or any(map(self.is_free, range(pa, pa + size, FRAME_SIZE))):
+        if pa & size - 1 or not inside or self._holds_free(pa, size):
             raise ValueError(f"pa {pa:#x} (+{size:#x}) is no block that was handed out")
         if size == FRAME_SIZE:
             self._freed[pa] = None
@@ -194,6 +194,13 @@ class Frames:
             self.floor <= pa < self._top
             or pa in self._freed
             or any(pa & -size in blocks for size, blocks in self._blocks.items())
+        )
+
+    def _holds_free(self, pa: int, size: int) -> bool:
+        """Tell whether some of a block came back, as it is, in parts or with what lies around it."""
+        return self.is_free(pa) or not all(
+            blocks.keys().isdisjoint(range(pa, pa + size, unit))
+            for unit, blocks in ((FRAME_SIZE, self._freed), *self._blocks.items())
         )
 
     def _split_block(self, size: int) -> PhysAddr:
