@@ -34,7 +34,7 @@ _EVERYWHERE: Final = (
     "mm/debug_vm_pgtable.S",
     "mm/data.S",
 )
-_STUBS: Final = ("stubs/ioremap.S", "stubs/vmalloc.S")
+_STUBS: Final = ("stubs/ioremap.S", "stubs/vmalloc.S", "stubs/remove.S")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ vocabulary.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asm import Image
 from emu import (
@@ -53,6 +53,9 @@ from kernel_model.structs import (
     parse_pt_regs,
 )
 from kernel_model.vmalloc import VmapAreas
+
+if TYPE_CHECKING:
+    from kernel_model.memremap import DevPagemap
 
 
 class Kernel:
@@ -123,6 +126,7 @@ class Kernel:
         self.history: Final[list[Event]] = []
         self.tasks: Final[list[Task]] = []
         self.pgd_list: Final[dict[Mm, None]] = {}  # an ordered set; init_mm is not in it
+        self.devres: Final[list[DevPagemap]] = []  # what goes when its driver does
         self.vmap_areas: Final = VmapAreas(self.layout.vmalloc_base, self.layout.vmalloc_end)
         self.before: Final[dict[str, Callable[[Kernel], object]]] = {}
         """What happens just before a routine is called: a context switch, say."""
@@ -318,7 +322,8 @@ class Kernel:
         """BUG(): execute the ud2 at `label`, which kills the running task."""
         at = self.image.address(label)
         _, entered_at = self.current.frames[-1]
-        raise TaskDied(self._finish(self.cpu.run(at, rsp=entered_at - depth(self.image, at))))
+        rsp = entered_at - depth(self.image, at)
+        raise TaskDied(self._finish(self.cpu.run(at, rsp=rsp, **self._frame_pointer())))
 
     def refuse(self, path: str, errno: int, why: str) -> int:
         """Tell the history that `path` refuses, and return -errno."""
@@ -405,8 +410,7 @@ class Kernel:
         """Run a routine as called from the running function, or bare if there is none."""
         if self.current.frames:
             site, rsp = call_site(self, routine)
-            if self.build.frame_pointers:
-                registers.setdefault("rbp", self.current.frames[-1][1] - 8)
+            registers = self._frame_pointer() | registers
             stop = self.cpu.run(site.address, returns_to=site.return_address, rsp=rsp, **registers)
         elif f"{routine}_end" in self.image.symbols:  # an entry, which nobody calls
             stop = self.cpu.run(
@@ -423,6 +427,12 @@ class Kernel:
                 **registers,
             )
         return self._came_back(stop) if type(stop) is Returned else self._finish(stop)
+
+    def _frame_pointer(self) -> dict[str, int]:
+        """Return RBP as the running function has it, where that is its frame's."""
+        if not self.build.frame_pointers:
+            return {}
+        return {"rbp": self.current.frames[-1][1] - 8}
 
     def _came_back(self, stop: Stop) -> Stop:
         """Tell the history of the faults that were handled on the way."""

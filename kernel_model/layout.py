@@ -14,9 +14,11 @@ from emu import VirtAddr
 PAGE_SHIFT: Final = 12
 PMD_SHIFT: Final = 21
 PUD_SHIFT: Final = 30
+P4D_SHIFT: Final = 39
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
 PMD_SIZE: Final = 1 << PMD_SHIFT
 PUD_SIZE: Final = 1 << PUD_SHIFT
+P4D_SIZE: Final = 1 << P4D_SHIFT
 GIB: Final = 1 << 30
 TIB: Final = 1 << 40
 

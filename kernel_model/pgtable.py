@@ -89,6 +89,11 @@ class Pgtable:
         entries = array("Q", range(first, last, step)) if step else array("Q", [first]) * nr
         self._words[at : at + nr] = memoryview(entries)
 
+    def entries(self, entry_pa: PhysAddr, nr: int) -> list[int]:
+        """Read `nr` neighbouring entries."""
+        at = entry_pa >> 3
+        return self._words[at : at + nr].tolist()
+
     def nr_none(self, entry_pa: PhysAddr, most: int) -> int:
         """Count the empty entries from `entry_pa` on, inside its table and up to `most`."""
         at = entry_pa >> 3

@@ -55,7 +55,8 @@ def story_lines(run: ScenarioRun, recorder: "Recorder | None" = None) -> Iterato
 def _unsynced_lines(kernel: "Kernel") -> Iterator[str]:
     """Say which tables lack a slot that was filled since boot; read from the tables themselves."""
     pgtable = kernel.pgtable
-    filled = [e for e in kernel.history[kernel.nr_boot_events :] if isinstance(e, Populated)]
+    events = kernel.history[kernel.nr_boot_events :]
+    filled = {e.slot: e for e in events if isinstance(e, Populated)}.values()
     verdicts: list[tuple[int, int, str]] = []  # first slot, last slot, what is true of them
     for event in filled:
         lacking = [

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from kernel_model.releases import RELEASES, find_release
 from kernel_model.scenarios import (
     debug_vm_pgtable,
+    healing_order,
+    hot_readd,
     ioremap_512g,
     prealloc_nonpresent,
     sync_race,
@@ -35,6 +37,8 @@ _STORIES: Final[tuple[Scenario, ...]] = (
     trace_fault_loop.SCENARIO,
     sync_race.SCENARIO,
     debug_vm_pgtable.SCENARIO,
+    hot_readd.SCENARIO,
+    healing_order.SCENARIO,
 )
 SCENARIOS: Final = {scenario.name: scenario for scenario in _STORIES}
 

@@ -79,6 +79,20 @@ SHARED_EDGES: Final = {
     "pcpu_alloc": {"pcpu_create_chunk", "pcpu_populate_chunk"},
     "pcpu_create_chunk": set(),
     "pcpu_populate_chunk": {"map_kernel_range"},
+    "add_memory": {"add_memory_resource"},
+    "add_memory_resource": {"arch_add_memory"},
+    "remove_memory": {"try_remove_memory"},
+    "try_remove_memory": {"arch_remove_memory"},
+    "devres_release_all": {"devm_memremap_pages_release"},
+    "devm_memremap_pages_release": {"memunmap_pages"},
+    "memunmap_pages": {"pageunmap_range"},
+    "pageunmap_range": {"arch_remove_memory", "__remove_pages"},
+    "arch_remove_memory": {"__remove_pages", "kernel_physical_mapping_remove"},
+    "kernel_physical_mapping_remove": {"remove_pagetable"},
+    "__remove_pages": {"sparse_remove_section"},
+    "sparse_remove_section": {"vmemmap_free"},
+    "vmemmap_free": {"remove_pagetable"},
+    "remove_pagetable": {"vmemmap_pmd_is_unused", "sync_global_pgds"},
 }
 HLT, UD2 = 0xF4, (0x0F, 0x0B)
 MAPPING_CALLS: Final = {
