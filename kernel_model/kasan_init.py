@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from emu import OutOfFrames, PhysAddr
 from emu.paging import ENTRIES, ENTRY_SIZE
 from kernel_model.builds import DATA, TEXT, module_of
+from kernel_model.entries import KERNPG_TABLE
 from kernel_model.history import Mapped
 from kernel_model.kasan import (
     PAGE_KERNEL_RO,
@@ -34,7 +35,7 @@ from kernel_model.layout import (
     PUD_SIZE,
     START_KERNEL_MAP,
 )
-from kernel_model.pgtable import KERNPG_TABLE, PAGE_KERNEL, PAGE_KERNEL_LARGE, leaf, none
+from kernel_model.pgtable import PAGE_KERNEL, PAGE_KERNEL_LARGE, leaf, none
 from kernel_model.populate import (
     p4d_populate,
     p4d_populate_kernel,

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from typing import Final
 
 from emu import PhysAddr, PhysMemory
-from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, PS, P, index
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, PS, US, P, index
 from emu.walk import Walk
 from kernel_model.layout import Layout
 
 PAGE_TABLE: Final = 0x67  # _PAGE_TABLE: P RW US A D
-KERNPG_TABLE: Final = 0x63  # _KERNPG_TABLE: P RW A D
 PAGE_KERNEL: Final = 0x8000_0000_0000_0163  # P RW A D G, not executable
 PAGE_KERNEL_LARGE: Final = 0x8000_0000_0000_01E3  # the same with PS
 PAGE_KERNEL_LARGE_ROX: Final = 0x1E1  # text
@@ -90,6 +89,11 @@ class Pgtable:
         entries = array("Q", range(first, last, step)) if step else array("Q", [first]) * nr
         self._words[at : at + nr] = memoryview(entries)
 
+    def entries(self, entry_pa: PhysAddr, nr: int) -> list[int]:
+        """Read `nr` neighbouring entries."""
+        at = entry_pa >> 3
+        return self._words[at : at + nr].tolist()
+
     def nr_none(self, entry_pa: PhysAddr, most: int) -> int:
         """Count the empty entries from `entry_pa` on, inside its table and up to `most`."""
         at = entry_pa >> 3
@@ -139,6 +143,13 @@ class Pgtable:
     def pgd_present(self, pgd: int) -> bool:
         """Tell whether a pgd is present: always, when the p4d is folded into it."""
         return self.p4d_folded or present(pgd)
+
+    def pgd_bad(self, pgd: int) -> bool:
+        """Tell whether a pgd is anything but a p4d table: never, when the p4d is folded into it.
+
+        (Page-table isolation allows XD besides.)
+        """
+        return not self.p4d_folded and pgd & ~ADDRESS & ~US != PAGE_TABLE & ~US
 
     def top_none(self, entry: int) -> bool:
         """Tell whether an entry of a top table is empty, at the level where that has a meaning."""

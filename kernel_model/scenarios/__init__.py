@@ -7,7 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from kernel_model.releases import RELEASES, find_release
-from kernel_model.scenarios import kasan_zero_shadow, vmemmap_devdax, vmemmap_subpmd
+from kernel_model.scenarios import (
+    debug_vm_pgtable,
+    healing_order,
+    hot_readd,
+    ioremap_512g,
+    kasan_zero_shadow,
+    prealloc_nonpresent,
+    sync_race,
+    trace_fault_loop,
+    vmap_stack_switch,
+    vmemmap_devdax,
+    vmemmap_subpmd,
+)
 from kernel_model.scenarios.spec import Parameter, Scenario, Value
 from kernel_model.words import did_you_mean
 
@@ -17,14 +29,20 @@ if TYPE_CHECKING:
 
 __all__ = ["SCENARIOS", "Parameter", "Scenario", "find_scenario", "prepare", "run_scenario"]
 
-SCENARIOS: Final = {
-    scenario.name: scenario
-    for scenario in (
-        vmemmap_devdax.SCENARIO,
-        vmemmap_subpmd.SCENARIO,
-        kasan_zero_shadow.SCENARIO,
-    )
-}
+_STORIES: Final[tuple[Scenario, ...]] = (
+    vmemmap_devdax.SCENARIO,
+    vmemmap_subpmd.SCENARIO,
+    ioremap_512g.SCENARIO,
+    prealloc_nonpresent.SCENARIO,
+    vmap_stack_switch.SCENARIO,
+    trace_fault_loop.SCENARIO,
+    sync_race.SCENARIO,
+    debug_vm_pgtable.SCENARIO,
+    hot_readd.SCENARIO,
+    healing_order.SCENARIO,
+    kasan_zero_shadow.SCENARIO,
+)
+SCENARIOS: Final = {scenario.name: scenario for scenario in _STORIES}
 
 
 def find_scenario(name: str) -> Scenario:

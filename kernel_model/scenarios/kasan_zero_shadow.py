@@ -85,7 +85,7 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
             who = settings["task"]
             task = kernel.fork("late") if who == "late" else early if who == "early" else worker
         if _succeeded(stop) and settings["remove"]:
-            again = int(settings["again"]) or size
+            again = int(settings["again"])
             stop, notes = _replace(kernel, worker, task, start, size, again)
     except OutOfFrames:
         stop = Returned((1 << 64) - ENOMEM)
@@ -97,18 +97,25 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
 def _replace(
     kernel: "Kernel", worker: "Task", task: "Task", start: int, size: int, again: int
 ) -> "tuple[Stop, tuple[str, ...]]":
-    """Take the device's shadow away and add that of one of `again` bytes in its place.
+    """Remove the device, and add one of `again` bytes in its place, or at least its shadow.
 
     A task is forked in between: it gets the first frame that is free.
     """
-    from kernel_model.kasan import kasan_add_zero_shadow, kasan_remove_zero_shadow
+    from kernel_model.drivers import devres_release_all
+    from kernel_model.kasan import kasan_add_zero_shadow
     from kernel_model.pgtable import table
+    from kernel_model.pmem import pmem_attach_disk
 
     addr = kernel.layout.va(start)
     shadow = kernel.layout.kasan_mem_to_shadow(addr)
-    kasan_remove_zero_shadow(kernel, addr, size)
+    stop = kernel.run(worker, devres_release_all, start)
+    if not _succeeded(stop):
+        return stop, ()
     other = kernel.fork("bystander")
-    stop = kernel.run(worker, kasan_add_zero_shadow, addr, again)
+    if again:
+        stop = kernel.run(worker, kasan_add_zero_shadow, addr, again)
+    else:
+        stop = kernel.run(worker, pmem_attach_disk, start, size)
 
     pgtable = kernel.pgtable
     theirs, ours = (
@@ -166,15 +173,16 @@ SCENARIO: Final = Scenario(
         ),
         Parameter(
             "remove",
-            "1: before the read the shadow is taken away and added again, as for a device that is "
-            "replaced",
+            "1: before the read the device is removed and added again, and a task is forked in "
+            "between",
             "number",
             0,
             (0, 1),
         ),
         Parameter(
             "again",
-            "with remove=1, how much memory the device in its place has; 0: as much",
+            "with remove=1, how much memory another device in its place has, of which only the "
+            "shadow is added; 0: the same device comes back",
             "size",
             0,
         ),

@@ -4,7 +4,6 @@ Facts 1.1, 2.6 and 9. At 4 levels a slot of shadow tells of 4 TiB, at 5 of 2 PiB
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import pytest
 from support.kernel_facts import GIB, MIB, PF_W, SYNCING, TIB, put_slot, slots
 
 from emu import PageFault, PhysAddr, Returned, Trap
-from kernel_model import RELEASES, Kernel, make_layout
+from kernel_model import Kernel, make_layout
 from kernel_model.errors import KernelError
 from kernel_model.history import Cleared, Mapped, Populated, Refused, Synced
 from kernel_model.kasan import kasan_add_zero_shadow, kasan_remove_zero_shadow
@@ -20,7 +19,7 @@ from kernel_model.memremap import DevPagemap, devm_memremap_pages
 from kernel_model.percpu import pcpu_populate_pte
 
 FS_DAX, DEVICE_PRIVATE = 3, 1
-SHADOWED = ("5.8", "5.10", "6.8", "6.13", "6.16", "rfc-v1", "6.17")
+SHADOWED = ("5.4", "5.6", "5.8", "5.10", "6.8", "6.13", "6.16", "rfc-v1", "6.17")
 RO = 0x161  # P A D G: what maps the zero page, but for XD
 
 
@@ -46,13 +45,6 @@ def booted(request: pytest.FixtureRequest) -> Iterator[tuple[Kernel, Slot]]:
     """6.8 with KASAN, to be looked at only."""
     with Kernel("6.8", levels=request.param.levels, kasan=True) as kernel:
         yield kernel, request.param
-
-
-@pytest.fixture
-def old_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A release whose direct map begins in slot 272."""
-    name = "old-layout"
-    monkeypatch.setitem(RELEASES, name, replace(RELEASES["5.10"], layout="direct-map-first"))
 
 
 def zero_page(kernel: Kernel) -> int:
@@ -168,10 +160,9 @@ def test_so_it_does_where_populating_syncs(release: str, levels: int) -> None:
         assert empty_slots(kernel) == EMPTY[levels]
 
 
-@pytest.mark.usefixtures("old_layout")
 @pytest.mark.parametrize("levels", [4, 5])
 def test_with_the_older_layout_these_are_others(levels: int) -> None:
-    with Kernel("old-layout", levels=levels, kasan=True) as kernel:
+    with Kernel("4.17", levels=levels, kasan=True) as kernel:
         assert empty_slots(kernel) == OLD_EMPTY[levels]
 
 
@@ -262,14 +253,22 @@ def test_of_the_vmalloc_area_only_the_top_is_filled(booted: tuple[Kernel, Slot])
 
 
 @pytest.mark.parametrize("levels", [4, 5])
-def test_before_kasan_vmalloc_it_was_the_zero_page(
-    monkeypatch: pytest.MonkeyPatch, levels: int
-) -> None:
-    monkeypatch.setitem(RELEASES, "older", replace(RELEASES["5.8"], kasan_vmalloc=False))
-    with Kernel("older", levels=levels, kasan=True) as kernel:
+def test_before_kasan_vmalloc_it_was_the_zero_page(levels: int) -> None:
+    with Kernel("5.4", levels=levels, kasan=True) as kernel:
         walk = kernel.walk(shadow(kernel.layout.vmalloc_base))
 
         assert walk.pa == zero_page(kernel)
+
+
+@pytest.mark.parametrize(
+    ("release", "region"),
+    [("4.14", "direct map"), ("5.4", "direct map"), ("5.6", "vmalloc"), ("6.17", "vmalloc")],
+)
+def test_a_stack_lies_where_it_has_shadow_that_can_be_written(release: str, region: str) -> None:
+    with Kernel(release, kasan=True) as kernel:
+        stack = kernel.stack_of(kernel.fork("a"))
+
+        assert kernel.layout.region(stack.base) == region
 
 
 @pytest.mark.parametrize(("release", "where"), EVERYWHERE)
@@ -548,15 +547,14 @@ def test_a_device_that_cannot_be_added_leaves_no_shadow() -> None:
         assert slots(kernel, kernel.init_mm)[475] == 0
 
 
-def test_before_4_19_a_device_has_no_shadow_in_any_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RELEASES, "older", replace(RELEASES["5.8"], kasan_device_shadow=False))
-    with Kernel("older", kasan=True) as kernel:
+def test_before_4_19_a_device_has_no_shadow_in_any_table() -> None:
+    with Kernel("4.17", kasan=True) as kernel:
         attach(kernel, FOUR.pa)
 
-        stop = kernel.run(kernel.kthread("kworker"), "__asan_load8", rdi=FOUR.memory)
+        stop = kernel.run(kernel.kthread("kworker"), "__asan_load8", rdi=kernel.layout.va(FOUR.pa))
 
         rip = kernel.symbol("__asan_load8_shadow")
-        assert stop == PageFault(FOUR.addr, 0, rip)  # type: ignore[arg-type]
+        assert stop == PageFault(0xFFFF_ED70_0000_0000, 0, rip)  # type: ignore[arg-type]
 
 
 def test_without_kasan_nobody_adds_shadow(make: Callable[..., Kernel]) -> None:

@@ -18,7 +18,7 @@ from kernel_model.scenarios import SCENARIOS, run_scenario
 from kernel_model.scenarios.outcome import ScenarioRun
 
 NAME = "kasan-zero-shadow"
-SHADOWED = ("5.8", "5.9-mw", "5.10", "6.8", "6.13", "6.16", "rfc-v1", "6.17")
+SHADOWED = ("5.4", "5.6", "5.8", "5.9-mw", "5.10", "6.8", "6.13", "6.16", "rfc-v1", "6.17")
 BYTE = {4: 0xFFFF_ED80_0000_0000, 5: 0xFFE3_0000_0000_0000}
 SLOT = {4: 475, 5: 483}
 WHOLE = {4: "4T", 5: "2048T"}
