@@ -27,7 +27,12 @@ _EVERYWHERE: Final = (
     "mm/vmemmap_pmd.S",
     "mm/switch_mm.S",
     "mm/data.S",
+    "mm/efi.S",
+    "mm/trampoline.S",
+    "mm/ldt.S",
+    "entry/pti.S",
 )
+_STUBS: Final = "stubs/outside.S"  # of every build
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +64,13 @@ BUILDS: Final = {
     for build in (
         Build(
             name="6.8",
-            sources=(*_EVERYWHERE, "builds/6.8.S"),
+            sources=(*_EVERYWHERE, "builds/6.8.S", _STUBS),
             modules=("device_dax", "xe"),
             inlined=_TEMP,
         ),
         Build(
             name="6.13-drm-tip",
-            sources=(*_EVERYWHERE, "builds/6.13.S"),
+            sources=(*_EVERYWHERE, "builds/6.13.S", _STUBS),
             modules=("device_dax", "xe"),
             inlined={"pagemap_range": "memremap_pages", **_TEMP},
             preempt="full",

@@ -42,6 +42,7 @@ class Death(NamedTuple):
     stack: bytes  # from RSP up
     code: bytes  # around RIP; empty if it cannot be read
     entries: Entries  # for a page fault's address, where Linux reads on and the walk did not
+    pti: bool  # whether page tables are isolated
 
     @classmethod
     def of(cls, kernel: "Kernel", stop: PageFault | Trap, number: int) -> "Death":
@@ -73,6 +74,7 @@ class Death(NamedTuple):
                 stack.peek(kernel.memory, rsp) if inside else b"",
                 _code(kernel, stop.cr3, registers.rip, fetched and stop.symbol is not None),
                 entries,
+                kernel.pti,
             )
         )
 

@@ -57,7 +57,8 @@ class Kernel:
     `release` is a name from RELEASES; `build` overrides the release's own; `vmemmap_base` is the
     one KASLR choice (see `layout`); `ram` is boot RAM from physical 0, in bytes, whole 128 MiB, or
     the map of RAM and devices; `struct_page` is 64, 80 or 96; `hugetlbfs` is the kernel's
-    configuration. Raises ValueError for a value that makes no kernel.
+    configuration. `page_offset_base` is KASLR's too. `pti` has it isolate page tables; `firmware`
+    gives it the tables of EFI and of real mode. Raises ValueError for a value that makes no kernel.
 
     All that runs, runs on one CPU at a time: `cpu`, whose task is `current`; see `use_cpu`.
     """
@@ -69,10 +70,13 @@ class Kernel:
         levels: int = 4,
         build: str | None = None,
         vmemmap_base: int | None = None,
+        page_offset_base: int | None = None,
         ram: int | E820 = 4 * GIB,
         struct_page: int = 64,
         cpus: int = 1,
         hugetlbfs: bool = True,
+        pti: bool = False,
+        firmware: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.e820: Final[E820] = ram if isinstance(ram, E820) else E820.plain(ram)
@@ -84,10 +88,13 @@ class Kernel:
         self.release: Final[Release] = find_release(release)
         if levels in (4, 5) and levels not in self.release.levels:
             raise ValueError(f"{levels} levels: release {release} has 4 only")
+        if pti and not self.release.pti:
+            raise ValueError(f"pti: release {release} has no page-table isolation")
         self.build: Final[Build] = find_build(self.release.build if build is None else build)
         self.layout: Final[Layout] = make_layout(
             levels=levels,
             vmemmap_base=vmemmap_base,
+            page_offset_base=page_offset_base,
             ram=self.ram,
             sizeof_page=struct_page,
             era=self.release.layout,
@@ -111,9 +118,13 @@ class Kernel:
         self.preempt: Callable[[str], object] | None = None
         """Told the name of each modelled function that is entered: another CPU's turn, say."""
 
-        self.init_mm: Final = boot.init_mm()
+        self.init_mm: Final = boot.init_mm(pti=pti)
         self.outside: Final[dict[Mm, None]] = {self.init_mm: None}
         """Tables that are not on pgd_list, and that no sync reaches."""
+        if self.init_mm.user is not None:
+            self.outside[self.init_mm.user] = None
+        self.pti: Final = pti
+        self.firmware: Final = firmware
         self._idle: Final = [boot.idle_task(nr, self.init_mm) for nr in range(cpus)]
         self.init_task: Final = self._idle[0]
         self.current: Task = self.init_task
@@ -164,7 +175,8 @@ class Kernel:
             raise KernelError(f"{task!r} is running: it cannot exit")
         here = self._cpu_nr
         for nr, cpu in enumerate(self.machine.cpus):
-            if cpu.cr3 == task.mm.pgd or task in (self._currents[nr], self.current):
+            tables = [mm.pgd for mm in (task.mm, task.mm.user) if mm]
+            if cpu.cr3 in tables or task in (self._currents[nr], self.current):
                 self.use_cpu(nr)
                 self.switch_mm(self.init_mm)
                 self.current = self._idle[nr]

@@ -61,7 +61,8 @@ def _lines(
         what = _trap_text(stop, death)
     code = (stop.error_code or 0) & 0xFFFF
     preempt = " PREEMPT" if release.preempt_in_header and build.preempt == "full" else ""
-    yield f"{release.die_prefix}{what}: {code:04x} [#{death.number}]{preempt} SMP NOPTI"
+    pti = "PTI" if death.pti else "NOPTI"
+    yield f"{release.die_prefix}{what}: {code:04x} [#{death.number}]{preempt} SMP {pti}"
     yield _cpu_line(death, release, build)
     taint = _taint(death, release)
     if taint and release.verbose_taint:

@@ -106,8 +106,11 @@ class Release:
     sub_pmd: bool = True
     # The trampoline's table has all of the kernel's slots as they were at boot, or only the direct
     # map's first and the text's: before 51523ed1c267 "x86/64/mm: Map all kernel memory into
-    # trampoline_pgd" (5.17)
+    # trampoline_pgd" (5.16)
     trampoline_has_all: bool = True
+    # EFI's runtime services have a table of their own, or the trampoline's: before 67a9108ed431
+    # "x86/efi: Build our own page table structures" (4.6)
+    efi_own_table: bool = True
     # Page-table isolation: a second table for user mode (4.15).
     pti: bool = True
     # add_pages() refuses memory that the direct map could not map.
@@ -250,6 +253,7 @@ _4_4: Final = replace(
     name="4.4",
     summary="4.4.0: vmalloc_fault() takes a large page for a table",
     uname="4.4.0",
+    efi_own_table=False,
     vmalloc_fault=VmallocFault(leaves="unknown", validates="addresses"),
 )
 

@@ -111,12 +111,14 @@ def _end_lines(run: ScenarioRun) -> Iterator[str]:
 def _source_lines(run: ScenarioRun) -> Iterator[str]:
     """Cite what broke it and what fixed it: of this death, or of the ones that did not happen."""
     scenario = run.scenario
+    died = run.oops is not None
     died_in = getattr(run.ending.stop, "symbol", None) or ""
     for function, commit in scenario.broke.items():
-        if not died_in:
-            yield f"a death in {function} would come from {commit}"
-        elif died_in.startswith(function + "+"):
+        if not died:
+            where = f" in {function}" if function else ""
+            yield f"a death{where} would come from {commit}"
+        elif not function or died_in.startswith(function + "+"):
             yield f"broke: {commit}"
     yield f"fixed: {scenario.fixed}"
-    if died_in:
+    if died:
         yield f"look at: {scenario.look_at}"

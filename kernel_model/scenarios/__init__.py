@@ -7,7 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from kernel_model.releases import RELEASES, find_release
-from kernel_model.scenarios import vmemmap_devdax, vmemmap_subpmd
+from kernel_model.scenarios import (
+    efi_call,
+    ldt_slot,
+    pti_user_half,
+    trampoline,
+    vmemmap_devdax,
+    vmemmap_subpmd,
+)
 from kernel_model.scenarios.spec import Parameter, Scenario, Value
 from kernel_model.words import did_you_mean
 
@@ -18,7 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["SCENARIOS", "Parameter", "Scenario", "find_scenario", "prepare", "run_scenario"]
 
 SCENARIOS: Final = {
-    scenario.name: scenario for scenario in (vmemmap_devdax.SCENARIO, vmemmap_subpmd.SCENARIO)
+    scenario.name: scenario
+    for scenario in (
+        vmemmap_devdax.SCENARIO,
+        vmemmap_subpmd.SCENARIO,
+        efi_call.SCENARIO,
+        trampoline.SCENARIO,
+        ldt_slot.SCENARIO,
+        pti_user_half.SCENARIO,
+    )
 }
 
 
