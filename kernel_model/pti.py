@@ -94,10 +94,14 @@ def _free(kernel: "Kernel", pa: PhysAddr, level: int) -> None:
 
 
 def _clone_p4d(kernel: "Kernel", addr: int) -> None:
-    """Share all that lies in the 512 GiB around `addr`, now and later: its pud table."""
+    """Share all that lies in the 512 GiB around `addr`, now and later: its pud table.
+
+    The kernel has one by now (init_espfix_bsp() makes espfix's); here it may get it this late.
+    """
     pgtable = kernel.pgtable
     kernel_pgdp = pgtable.pgd_offset(kernel.init_mm.pgd, addr)
-    pgtable.set(_user_p4dp(kernel, addr), pgtable.get(pgtable.p4d_offset(kernel_pgdp, addr)))
+    kernel_p4dp = _filled(kernel, pgtable.p4d_offset(kernel_pgdp, addr))
+    pgtable.set(_user_p4dp(kernel, addr), pgtable.get(kernel_p4dp))
 
 
 def _clone_pmd(kernel: "Kernel", addr: int) -> None:
