@@ -11,7 +11,7 @@ Physical memory, lowest first; the rest is free, and handed out from the top dow
     0x2200000  modules               0x3000000  free
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from emu import Gate, Machine, OutOfFrames, Paging, PhysAddr, VirtAddr, map_page
 from emu.descriptors import KERNEL_CODE
@@ -54,9 +54,10 @@ _IDLE_STACKS: Final = DATA + 0x11_0000  # one a CPU
 _SYSTEM_TABLES: Final = DATA + 0x18_0000  # IDT, GDT and TSS: two pages a CPU
 _DF_STACKS: Final = DATA + 0x19_0000  # a page a CPU
 MOST_CPUS: Final = 8
+Firmware = Literal["bios", "efi"]
 _MODULES_PA: Final = 0x220_0000
 _MODULES_ALIGN: Final = GIB // 2  # of where they begin, with and without RANDOMIZE_BASE
-_IVT: Final = b"".join((0xF000FF53 + 0x10 * n).to_bytes(4, "little") for n in range(256))
+IVT: Final = b"".join((0xF000FF53 + 0x10 * n).to_bytes(4, "little") for n in range(256))
 """The vectors of real mode, which firmware leaves in the first KiB of RAM: segment F000."""
 
 _ENTRIES: Final = {
@@ -105,7 +106,6 @@ def make_machine(e820: E820, levels: int, cpus: int) -> Machine:
     )
     for cpu in machine.cpus:
         cpu.write(rflags=0x202)  # interrupts on
-    machine.memory.write(PhysAddr(0), _IVT)
     return machine
 
 
@@ -139,8 +139,9 @@ def boot(kernel: "Kernel") -> None:
         _trap_init(kernel)
     if kernel.pti:
         pti_init(kernel, range(TEXT, _text_end(kernel), _LARGE))
-    if kernel.firmware:
+    if kernel.firmware is not None:
         setup_real_mode(kernel)
+    if kernel.firmware == "efi":
         efi_init(kernel)
 
 

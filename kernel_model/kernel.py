@@ -6,6 +6,7 @@ vocabulary.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from asm import Image
@@ -19,6 +20,7 @@ from emu import (
     Paging,
     PhysAddr,
     PhysMemory,
+    Registers,
     Returned,
     Stop,
     Trap,
@@ -28,25 +30,28 @@ from emu import (
 from emu.interrupts import Delivery, Exc
 from emu.walk import Walk, walk
 from kernel_model import boot
+from kernel_model.boot import Firmware
 from kernel_model.builds import Build, assembly_constants, build_image, find_build, routines
 from kernel_model.callstack import call_site, deepest, depth, symbolise
 from kernel_model.death import Death, with_symbol
 from kernel_model.e820 import E820
 from kernel_model.errors import ENOMEM, KernelError, TaskDied
-from kernel_model.history import Event, FixedUp, Refused, Switched
+from kernel_model.history import Event, LazyFault, Refused, Switched
 from kernel_model.layout import GIB, PAGE_SIZE, Layout, make_layout
 from kernel_model.mm import Mm, Stack, Task, alloc_thread_stack, exit_task, fork
 from kernel_model.named import check_registers, check_routine
 from kernel_model.oops import compose
-from kernel_model.pgtable import Pgtable, none
+from kernel_model.pgtable import Pgtable
 from kernel_model.releases import Release, find_release
 from kernel_model.sparse import SectionMap
 from kernel_model.structs import (
     PT_REGS_ERROR_CODE,
     PT_REGS_RIP,
     SIZEOF_PAGE,
+    SIZEOF_PT_REGS,
     StructPage,
     parse_page,
+    parse_pt_regs,
 )
 from kernel_model.vmalloc import VmapAreas
 
@@ -57,8 +62,10 @@ class Kernel:
     `release` is a name from RELEASES; `build` overrides the release's own; `vmemmap_base` is the
     one KASLR choice (see `layout`); `ram` is boot RAM from physical 0, in bytes, whole 128 MiB, or
     the map of RAM and devices; `struct_page` is 64, 80 or 96; `hugetlbfs` is the kernel's
-    configuration. `page_offset_base` is KASLR's too. `pti` has it isolate page tables; `firmware`
-    gives it the tables of EFI and of real mode. Raises ValueError for a value that makes no kernel.
+    configuration; `ivt` says whether firmware left real mode's vectors in page 0. KASLR may choose
+    `page_offset_base` too. With `pti` page tables are isolated. `firmware` is "bios", and real mode
+    has its table, "efi", and the runtime services have theirs too, or None for a kernel that needs
+    neither. Raises ValueError for a value that makes no kernel.
 
     All that runs, runs on one CPU at a time: `cpu`, whose task is `current`; see `use_cpu`.
     """
@@ -75,14 +82,28 @@ class Kernel:
         struct_page: int = 64,
         cpus: int = 1,
         hugetlbfs: bool = True,
+        ivt: bool = True,
         pti: bool = False,
-        firmware: bool = False,
+        firmware: Firmware | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.e820: Final[E820] = ram if isinstance(ram, E820) else E820.plain(ram)
         self.ram: Final = self.e820.ram_end
         if not 1 <= cpus <= boot.MOST_CPUS:
             raise ValueError(f"{cpus} CPUs: expected 1 to {boot.MOST_CPUS}")
+        self._options: Final[dict[str, Any]] = {
+            "levels": levels,
+            "build": build,
+            "vmemmap_base": vmemmap_base,
+            "ram": ram,
+            "struct_page": struct_page,
+            "cpus": cpus,
+            "hugetlbfs": hugetlbfs,
+            "ivt": ivt,
+            "page_offset_base": page_offset_base,
+            "pti": pti,
+            "firmware": firmware,
+        }
         if struct_page not in SIZEOF_PAGE:
             raise ValueError(f"struct page of {struct_page} bytes: expected 64, 80 or 96")
         self.release: Final[Release] = find_release(release)
@@ -90,6 +111,8 @@ class Kernel:
             raise ValueError(f"{levels} levels: release {release} has 4 only")
         if pti and not self.release.pti:
             raise ValueError(f"pti: release {release} has no page-table isolation")
+        if firmware not in (None, "bios", "efi"):
+            raise ValueError(f"firmware {firmware!r}: expected bios, efi or None")
         self.build: Final[Build] = find_build(self.release.build if build is None else build)
         self.layout: Final[Layout] = make_layout(
             levels=levels,
@@ -105,6 +128,8 @@ class Kernel:
         self.routines: Final = routines(self.build.name, constants)
         self.machine: Final[Machine] = boot.make_machine(self.e820, levels, cpus)
         self.memory: Final[PhysMemory] = self.machine.memory
+        if ivt:
+            self.memory.write(PhysAddr(0), boot.IVT)
         self.frames: Final[Frames] = self.machine.frames
         self.cpu: Cpu = self.machine.cpu
         self.pgtable: Final = Pgtable(self.memory, self.layout)
@@ -129,7 +154,7 @@ class Kernel:
         self.init_task: Final = self._idle[0]
         self.current: Task = self.init_task
         self._currents: Final = list(self._idle)
-        self._cpu_nr = 0
+        self.cpu_nr = 0
         self.zone_device = VirtAddr(0)
         self.boot_paging: Final[Paging] = self.cpu.paging
         self.selectors: Final[dict[str, int]] = self.cpu.selectors
@@ -164,6 +189,10 @@ class Kernel:
         """
         return fork(self, comm)
 
+    def twin(self) -> "Kernel":
+        """Boot another kernel with the same options."""
+        return Kernel(self.release.name, **self._options)
+
     def exit(self, task: Task) -> None:
         """End a task that is not running; its table and its stack are freed.
 
@@ -173,7 +202,7 @@ class Kernel:
             raise ValueError(f"{task!r} is no task of this kernel")
         if task.frames:
             raise KernelError(f"{task!r} is running: it cannot exit")
-        here = self._cpu_nr
+        here = self.cpu_nr
         for nr, cpu in enumerate(self.machine.cpus):
             tables = [mm.pgd for mm in (task.mm, task.mm.user) if mm]
             if cpu.cr3 in tables or task in (self._currents[nr], self.current):
@@ -187,16 +216,16 @@ class Kernel:
         """Make another CPU the one that runs: `cpu` is it, and `current` its task."""
         if not 0 <= nr < len(self._idle):
             raise ValueError(f"CPU {nr}: expected one of 0 to {len(self._idle) - 1}")
-        self._currents[self._cpu_nr] = self.current
-        self._cpu_nr, self.cpu, self.current = nr, self.machine.cpus[nr], self._currents[nr]
+        self._currents[self.cpu_nr] = self.current
+        self.cpu_nr, self.cpu, self.current = nr, self.machine.cpus[nr], self._currents[nr]
 
     @property
     def handles_faults(self) -> bool:
-        """Whether exceptions go to the kernel's own entries, and only then end a run.
+        """Whether exceptions go to the build's own entries, and only then end a run.
 
-        Other releases have no fault to handle in the kernel's half: an exception is a death.
+        Other builds have no fault to handle in the kernel's half: an exception is a death.
         """
-        return self.release.vmalloc_fault is not None
+        return "oops_stop" in self.image.symbols
 
     @property
     def handled_faults(self) -> int:
@@ -270,14 +299,14 @@ class Kernel:
         stack or a fork it returns -ENOMEM. Raises KernelError from inside a run, and ValueError
         for what is no routine and for an argument that a routine cannot take.
         """
-        if self._cpu_nr in self._running or self.current.frames:
+        if self.cpu_nr in self._running or self.current.frames:
             raise KernelError(f"{self.current!r} is running: {task!r} cannot run inside it")
         if task.mm not in self.pgd_list and task.mm not in self.outside:
             raise ValueError(f"{task!r} is no task of this kernel")
         if isinstance(what, str):
             check_routine(what, self.routines, self.image)
             check_registers(what, args, kwargs)
-        nr = self._cpu_nr
+        nr = self.cpu_nr
         self._running.add(nr)
         try:
             self._switch_to(task)
@@ -398,6 +427,13 @@ class Kernel:
             if self.build.frame_pointers:
                 registers.setdefault("rbp", self.current.frames[-1][1] - 8)
             stop = self.cpu.run(site.address, returns_to=site.return_address, rsp=rsp, **registers)
+        elif f"{routine}_end" in self.image.symbols:  # an entry, which nobody calls
+            stop = self.cpu.run(
+                self.image.address(routine),
+                returns_to=self.image.address(f"{routine}_end"),
+                rsp=self.stack_of(self.current).top - 0x10,
+                **registers,
+            )
         else:
             stop = self.cpu.run(
                 self.image.address(routine),
@@ -410,19 +446,19 @@ class Kernel:
     def _came_back(self, stop: Stop) -> Stop:
         """Tell the history of the faults that were handled on the way."""
         if self._page_faults:
-            self._tell_fixed_up()
+            self._tell_faults(repeated=True)
         return stop
 
-    def _tell_fixed_up(self) -> None:
-        """A fault was handled if its address is mapped now, in the table that it faulted under."""
-        faults, self._page_faults[:] = list(self._page_faults), []
-        for fault in faults:
+    def _tell_faults(self, *, repeated: bool) -> None:
+        """Tell the history of the faults that the kernel's handler was entered for."""
+        for fault in self._page_faults:
+            slot = self.layout.pgd_index(fault.address)
+            missed = fault.walk is not None and len(fault.walk.steps) == 1
             now = self.walk_under(self.boot_paging.with_root(fault.cr3), fault.address)
-            if now.verdict == "mapped":
-                slot, before = self.layout.pgd_index(fault.address), fault.walk
-                filled = before is not None and none(before.steps[-1].entry)
-                filled = filled and len(before.steps) == 1 if before else False
-                self.history.append(FixedUp(self.current.comm, fault.address, slot, filled))
+            filled = missed and len(now.steps) > 1
+            event = LazyFault(self.current.comm, fault.address, slot, filled, repeated)
+            self.history.append(event)
+        self._page_faults.clear()
         self._raised.clear()
 
     def _delivered(self, delivery: Delivery) -> None:
@@ -436,7 +472,8 @@ class Kernel:
         """Go on in another task: its table first, on the stack of the old one; then its stack."""
         self.stack_of(task)
         self.switch_mm(task.mm)
-        if self.handles_faults and self.release.vmap_stack and task is not self.current:
+        lazy = self.release.vmalloc_sync == "fault"
+        if lazy and self.release.vmap_stack and task is not self.current:
             self._prepare_switch_to(task)
         self.current = task
 
@@ -488,6 +525,15 @@ class Kernel:
         exc = self._raised.get(regs + PT_REGS_ERROR_CODE) or self._raised.get(regs + PT_REGS_RIP)
         if exc is None:
             raise KernelError(f"the handler died with pt_regs at {regs:#x}, where none are")
-        self._page_faults.clear()
-        self._raised.clear()
+        if isinstance(exc, PageFault) and exc in self._page_faults:
+            self._page_faults.remove(exc)
+        self._tell_faults(repeated=False)
+        if isinstance(exc, Trap) and exc.registers is None:
+            return replace(exc, registers=self._pt_regs(regs))
         return exc
+
+    def _pt_regs(self, regs: int) -> Registers:
+        """Read the registers that an entry has saved."""
+        saved = parse_pt_regs(self.read(regs, SIZEOF_PT_REGS))
+        now = self.cpu.registers
+        return now._replace(**{name: saved[name] for name in now._fields if name in saved})

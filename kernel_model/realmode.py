@@ -51,7 +51,7 @@ def outside(kernel: "Kernel", name: str) -> Mm:
     for mm in kernel.outside:
         if mm.name == name:
             return mm
-    raise KernelError(f"there is no {name}: expected a Kernel(firmware=True)")
+    raise KernelError(f"there is no {name}: expected a Kernel with other firmware")
 
 
 @kernel_function

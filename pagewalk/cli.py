@@ -21,6 +21,7 @@ FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 COMMANDS = {
     "list": "scenarios, releases and routines",
     "run": "run a scenario and tell its story",
+    "matrix": "run every scenario on every release, at 4 and 5 levels",
     "walk": "show every entry read for an address, and where the walk stops",
     "trace": "run a .S file of your own and print every instruction and access",
     "access": "make one access on the CPU, under raw entries; or one for each row of a file",

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 from kernel_model.releases import RELEASES, find_release
 from kernel_model.scenarios import (
+    debug_vm_pgtable,
     efi_call,
+    ioremap_512g,
     ldt_slot,
+    prealloc_nonpresent,
     pti_user_half,
+    sync_race,
+    trace_fault_loop,
     trampoline,
+    vmap_stack_switch,
     vmemmap_devdax,
     vmemmap_subpmd,
 )
@@ -24,17 +30,21 @@ if TYPE_CHECKING:
 
 __all__ = ["SCENARIOS", "Parameter", "Scenario", "find_scenario", "prepare", "run_scenario"]
 
-SCENARIOS: Final = {
-    scenario.name: scenario
-    for scenario in (
-        vmemmap_devdax.SCENARIO,
-        vmemmap_subpmd.SCENARIO,
-        efi_call.SCENARIO,
-        trampoline.SCENARIO,
-        ldt_slot.SCENARIO,
-        pti_user_half.SCENARIO,
-    )
-}
+_STORIES: Final[tuple[Scenario, ...]] = (
+    vmemmap_devdax.SCENARIO,
+    vmemmap_subpmd.SCENARIO,
+    ioremap_512g.SCENARIO,
+    prealloc_nonpresent.SCENARIO,
+    vmap_stack_switch.SCENARIO,
+    trace_fault_loop.SCENARIO,
+    sync_race.SCENARIO,
+    efi_call.SCENARIO,
+    trampoline.SCENARIO,
+    ldt_slot.SCENARIO,
+    pti_user_half.SCENARIO,
+    debug_vm_pgtable.SCENARIO,
+)
+SCENARIOS: Final = {scenario.name: scenario for scenario in _STORIES}
 
 
 def find_scenario(name: str) -> Scenario:

@@ -7,7 +7,7 @@ before the call returns, firmware or an interrupt's handler, faults.
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kernel_model.scenarios.outside import (
     DEVICE,
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from kernel_model.scenarios.outcome import Ending
 
 VALUE: Final = b"in added memory\0"
+
+
+def boots(settings: Settings) -> dict[str, Any]:
+    """Return Kernel's options."""
+    return {**boots_with_device(settings), "firmware": "efi"}
 
 
 def play(kernel: "Kernel", settings: Settings) -> "Ending":
@@ -81,6 +86,6 @@ SCENARIO: Final = Scenario(
     ),
     play=play,
     check=check_device,
-    boots=boots_with_device,
+    boots=boots,
     nr_pages=nr_device_pages,
 )

@@ -47,12 +47,11 @@ def check_device(settings: Settings, levels: int) -> None:
 
 
 def boots_with_device(settings: Settings) -> dict[str, Any]:
-    """Return Kernel's options: the device's memory, the tables of firmware, a second CPU."""
+    """Return Kernel's options: the device's memory, a second CPU."""
     start, size = int(settings["start"]), int(settings["size"])
     return {
         "ram": E820(((0, int(settings["ram"])),), ((start, start + size),)),
         "page_offset_base": int(settings["page_offset_base"]) or None,
-        "firmware": True,
         "cpus": 2,
     }
 

@@ -8,7 +8,7 @@ hide it. The emulated CPU forgets them.)
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kernel_model.layout import PAGE_SIZE
 from kernel_model.scenarios.outside import (
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 def nr_pages(settings: Settings) -> int:
     """Return how many pages are added, if any are."""
     return nr_device_pages(settings) if settings["touch"] == "hot-added" else 0
+
+
+def boots(settings: Settings) -> dict[str, Any]:
+    """Return Kernel's options."""
+    return {**boots_with_device(settings), "firmware": "bios"}
 
 
 def play(kernel: "Kernel", settings: Settings) -> "Ending":
@@ -98,6 +103,6 @@ SCENARIO: Final = Scenario(
     ),
     play=play,
     check=check_device,
-    boots=boots_with_device,
+    boots=boots,
     nr_pages=nr_pages,
 )

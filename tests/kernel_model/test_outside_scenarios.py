@@ -46,13 +46,23 @@ def test_a_reboot_has_a_stack_since_5_16(release: str, levels: int) -> None:
     assert run["outcome"] == ("completed" if release in ALL_AT_BOOT else "oops")
 
 
-@pytest.mark.parametrize(("release", "levels"), BOOTING)
-def test_a_missing_stack_takes_no_exception(release: str, levels: int) -> None:
+@pytest.mark.parametrize(
+    ("release", "levels"), [p for p in BOOTING if p.values[0] not in ALL_AT_BOOT]
+)
+def test_without_a_stack_there_is_a_double_fault(release: str, levels: int) -> None:
     fault = told("trampoline", release, levels)["fault"]
 
-    # With handlers there is a second fault, since there is no stack for the first one's frame.
-    expected = DF if RELEASES[release].vmalloc_fault else PF
-    assert fault is None if release in ALL_AT_BOOT else fault["vector"] == expected
+    assert (fault["vector"], fault["symbol"]) == (DF, "machine_real_restart+0xa/0x11")
+
+
+@pytest.mark.parametrize(("release", "levels"), [p for p in BOOTING if p.values[0] in ISOLATING])
+def test_so_is_there_on_the_users_stack_where_exceptions_are_handled(
+    release: str, levels: int
+) -> None:
+    fault = told("pti-user-half", release, levels)["fault"]
+
+    vector = DF if RELEASES[release].build == "4.4" else PF  # whose image has the handlers
+    assert (fault["vector"], fault["symbol"]) == (vector, "entry_SYSCALL_64+0x0/0x1a")
 
 
 @pytest.mark.parametrize(("release", "levels"), BOOTING)

@@ -6,7 +6,8 @@ import pytest
 from support.kernel_facts import MIB, PF_W, entries, slots
 from support.kernel_outside import ADDED, BASE, DEPTHS, SECOND, filled, named
 
-from emu import PageFault, Returned
+from emu import PageFault, Returned, Trap
+from emu.fault import DF
 from kernel_model import Kernel
 from kernel_model.drivers import dax_bus_probe
 from kernel_model.e820 import E820
@@ -18,8 +19,8 @@ FEW, ALL = ("5.8", "5.10"), ("6.8", "6.13", "6.16", "rfc-v1", "6.17")
 
 @pytest.fixture(params=DEPTHS, ids=["4-level", "5-level"])
 def old(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    """5.10: two entries."""
-    with Kernel("5.10", levels=request.param, firmware=True) as booted:
+    """5.10 without handlers, so that the first fault is seen as it is: two entries."""
+    with Kernel("5.10", levels=request.param, build="6.8", firmware="bios") as booted:
         yield booted
 
 
@@ -29,7 +30,7 @@ def new(request: pytest.FixtureRequest) -> Iterator[Kernel]:
     ram = E820(((0, 4 << 30),), ((ADDED, ADDED + 128 * MIB),))
     base = BASE[request.param]
     with Kernel(
-        "6.8", levels=request.param, ram=ram, page_offset_base=base, firmware=True
+        "6.8", levels=request.param, ram=ram, page_offset_base=base, firmware="bios"
     ) as booted:
         yield booted
 
@@ -48,7 +49,7 @@ def variable(kernel: Kernel) -> int:
 
 @pytest.mark.parametrize("release", FEW)
 def test_before_5_16_it_has_two_entries(make: Callable[..., Kernel], release: str) -> None:
-    kernel = make(release, firmware=True)
+    kernel = make(release, firmware="bios")
 
     table = slots(kernel, named(kernel, "trampoline_pgd"))
     ours = slots(kernel, kernel.init_mm)
@@ -60,7 +61,7 @@ def test_before_5_16_it_has_two_entries(make: Callable[..., Kernel], release: st
 def test_since_then_it_has_all_slots_of_the_kernel(
     make: Callable[..., Kernel], release: str
 ) -> None:
-    kernel = make(release, firmware=True)
+    kernel = make(release, firmware="bios")
 
     table = slots(kernel, named(kernel, "trampoline_pgd"))
     assert table[273:] == slots(kernel, kernel.init_mm)[273:]
@@ -100,6 +101,24 @@ def test_nor_is_the_direct_map(old: Kernel) -> None:
     stop = restart(old, at)
 
     assert stop == PageFault(at, 0, rip=old.symbol("machine_real_restart_read"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("place", "label"),
+    [
+        (lambda kernel: kernel.symbol("page_offset_base"), "machine_real_restart_call"),
+        (variable, "machine_real_restart_read"),
+    ],
+)
+def test_with_handlers_there_is_no_stack_to_enter_one(
+    make: Callable[..., Kernel], place: Callable[[Kernel], int], label: str
+) -> None:
+    kernel = make("5.10", firmware="bios")
+
+    stop = restart(kernel, place(kernel))
+
+    assert isinstance(stop, Trap)
+    assert (stop.vector, stop.error_code, stop.rip) == (DF, 0, kernel.symbol(label))
 
 
 @pytest.mark.parametrize("place", [variable, lambda kernel: kernel.kmalloc(b"real_mode_header")])
