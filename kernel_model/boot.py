@@ -11,7 +11,7 @@ Physical memory, lowest first; the rest is free, and handed out from the top dow
     0x2200000  modules               0x3000000  free
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from emu import Gate, Machine, OutOfFrames, Paging, PhysAddr, VirtAddr, map_page
 from emu.descriptors import KERNEL_CODE
@@ -21,22 +21,27 @@ from emu.system import write_system_tables
 from kernel_model.builds import DATA, TEXT, module_of
 from kernel_model.directmap import kernel_physical_mapping_init
 from kernel_model.e820 import E820
+from kernel_model.efi import efi_init
 from kernel_model.history import LeftOut
 from kernel_model.kasan_init import kasan_init
 from kernel_model.layout import (
     CPU_ENTRY_AREA,
+    ESPFIX,
     GIB,
     PAGE_SIZE,
     START_KERNEL_MAP,
 )
 from kernel_model.mm import THREAD_SIZE, Mm, Stack, Task
 from kernel_model.pgtable import (
+    PAGE_KERNEL,
     PAGE_KERNEL_LARGE,
     PAGE_KERNEL_LARGE_ROX,
     PAGE_KERNEL_ROX,
     none,
 )
 from kernel_model.populate import p4d_populate, pgd_populate
+from kernel_model.pti import pti_init, user_table
+from kernel_model.realmode import setup_real_mode
 from kernel_model.sparse import PAGES_PER_SECTION
 from kernel_model.structs import pack_pgdat, pack_zone
 from kernel_model.vmalloc import __vmalloc_node_range
@@ -50,6 +55,7 @@ _IDLE_STACKS: Final = DATA + 0x11_0000  # one a CPU
 _SYSTEM_TABLES: Final = DATA + 0x18_0000  # IDT, GDT and TSS: two pages a CPU
 _DF_STACKS: Final = DATA + 0x19_0000  # a page a CPU
 MOST_CPUS: Final = 8
+Firmware = Literal["bios", "efi"]
 _MODULES_PA: Final = 0x220_0000
 _MODULES_ALIGN: Final = GIB // 2  # of where they begin, with and without RANDOMIZE_BASE
 IVT: Final = b"".join((0xF000FF53 + 0x10 * n).to_bytes(4, "little") for n in range(256))
@@ -65,7 +71,6 @@ _ENTRIES: Final = {
 }
 _MODULES_END: Final = 0x300_0000
 _LARGE: Final = page_size(2)
-_ESPFIX: Final = 0xFFFF_FF00_0000_0000  # slot 510 at 4 levels
 
 # The control registers of the second oops, LA57 aside; NX and syscall on.
 CR0: Final = 0x8005_0033
@@ -112,9 +117,10 @@ def idle_task(cpu: int, init_mm: Mm) -> Task:
     return Task(f"swapper/{cpu}", 0, init_mm, Stack(VirtAddr(base), pages))
 
 
-def init_mm() -> Mm:
-    """Return the kernel's own table."""
-    return Mm("init_mm", kernel_pa(_SWAPPER_PG_DIR))
+def init_mm(*, pti: bool) -> Mm:
+    """Return the kernel's own table; with page-table isolation it has a user half to clone from."""
+    pgd = kernel_pa(_SWAPPER_PG_DIR)
+    return Mm("init_mm", pgd, Mm("init_mm (user)", user_table(pgd)) if pti else None)
 
 
 def boot(kernel: "Kernel") -> None:
@@ -131,8 +137,21 @@ def boot(kernel: "Kernel") -> None:
         kasan_init(kernel)
     kernel.slab_is_available = True
     _alloc_large_system_hash(kernel)
+    if kernel.pti:
+        _map_cpu_entry_areas(kernel)
     if kernel.handles_faults:
         _trap_init(kernel)
+    if kernel.pti:
+        pti_init(kernel, range(TEXT, _text_end(kernel), _LARGE))
+    if kernel.firmware is not None:
+        setup_real_mode(kernel)
+    if kernel.firmware == "efi":
+        efi_init(kernel)
+
+
+def _text_end(kernel: "Kernel") -> int:
+    """Return the byte after the last of vmlinux's text."""
+    return max(s.base + len(s.data) for s in kernel.image.segments if s.base < DATA)
 
 
 def _map_image(kernel: "Kernel") -> None:
@@ -144,8 +163,7 @@ def _map_image(kernel: "Kernel") -> None:
             for offset in range(0, len(segment.data), PAGE_SIZE):
                 at = VirtAddr(segment.base + offset)
                 map_page(memory, frames, paging, at, kernel_pa(at), PAGE_KERNEL_ROX)
-    text_end = max(s.base + len(s.data) for s in kernel.image.segments if s.base < DATA)
-    for base in range(TEXT, text_end, _LARGE):
+    for base in range(TEXT, _text_end(kernel), _LARGE):
         at = VirtAddr(base)
         map_page(memory, frames, paging, at, kernel_pa(base), PAGE_KERNEL_LARGE_ROX, level=2)
     map_page(memory, frames, paging, VirtAddr(DATA), kernel_pa(DATA), PAGE_KERNEL_LARGE, level=2)
@@ -164,7 +182,7 @@ def _map_image(kernel: "Kernel") -> None:
 
 def _reserve_top_slots(kernel: "Kernel") -> None:
     """The cpu entry area and espfix have their tables from boot on."""
-    for addr in (CPU_ENTRY_AREA, _ESPFIX):
+    for addr in (CPU_ENTRY_AREA, ESPFIX):
         _alloc_top(kernel, addr, "boot")
 
 
@@ -228,8 +246,23 @@ def _alloc_large_system_hash(kernel: "Kernel") -> None:
         raise OutOfFrames("no frame for a hash table")
 
 
+def _map_cpu_entry_areas(kernel: "Kernel") -> None:
+    """Map once more what the CPU itself must reach on a user's table: IDT, GDT, TSS, stack."""
+    for nr in range(len(kernel.machine.cpus)):
+        tables, stack = _SYSTEM_TABLES + nr * 2 * PAGE_SIZE, _DF_STACKS + nr * PAGE_SIZE
+        for at in (tables, tables + PAGE_SIZE, stack):
+            paging, va = kernel.paging(kernel.init_mm), VirtAddr(_entry_area(at))
+            map_page(kernel.memory, kernel.frames, paging, va, kernel_pa(at), PAGE_KERNEL)
+
+
+def _entry_area(at: int) -> int:
+    """Return where the cpu entry area has a page of data."""
+    return CPU_ENTRY_AREA + at - _SYSTEM_TABLES
+
+
 def _trap_init(kernel: "Kernel") -> None:
     """Give each CPU an IDT whose gates lead to the image's entries, and a stack for #DF."""
+    place = _entry_area if kernel.pti else int
     image, paging = kernel.image, kernel.paging(kernel.init_mm)
     handlers: dict[int, int | Gate] = {v: image.address(name) for v, name in _ENTRIES.items()}
     handlers[DF] = Gate(image.address("double_fault"), KERNEL_CODE, ist=1)
@@ -237,5 +270,5 @@ def _trap_init(kernel: "Kernel") -> None:
         tables = _SYSTEM_TABLES + nr * 2 * PAGE_SIZE
         ist = _DF_STACKS + (nr + 1) * PAGE_SIZE
         cpu.gdt, cpu.idt, cpu.tr = write_system_tables(
-            kernel.memory, paging, VirtAddr(tables), handlers, ist=(ist,)
+            kernel.memory, paging, VirtAddr(place(tables)), handlers, ist=(place(ist),)
         )

@@ -33,8 +33,18 @@ _EVERYWHERE: Final = (
     "mm/workqueue.S",
     "mm/debug_vm_pgtable.S",
     "mm/data.S",
+    "mm/efi.S",
+    "mm/trampoline.S",
+    "mm/ldt.S",
+    "entry/pti.S",
 )
-_STUBS: Final = ("stubs/ioremap.S", "stubs/vmalloc.S", "stubs/remove.S", "stubs/kasan.S")
+_STUBS: Final = (
+    "stubs/ioremap.S",
+    "stubs/vmalloc.S",
+    "stubs/remove.S",
+    "stubs/kasan.S",
+    "stubs/outside.S",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class Death(NamedTuple):
     task: int  # its struct task_struct
     bounds: tuple[int, int]  # of its stack: the first byte, and the one after the last
     kasan: bool  # the kernel is built with it
+    pti: bool  # whether page tables are isolated
 
     @classmethod
     def of(cls, kernel: "Kernel", stop: PageFault | Trap, number: int) -> "Death":
@@ -82,6 +83,7 @@ class Death(NamedTuple):
                 task.struct,
                 (base, top),
                 kernel.kasan is not None,
+                kernel.pti,
             )
         )
 

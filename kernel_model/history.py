@@ -76,6 +76,16 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Copied:
+    """`path` copied slots [first, last] of init_mm to a table that is not on pgd_list."""
+
+    table: str
+    first: int
+    last: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     """A task is gone, and its table with it."""
 
@@ -120,6 +130,7 @@ class LazyFault:
 
 Event = (
     Forked
+    | Copied
     | Exited
     | Populated
     | Cleared

@@ -30,6 +30,7 @@ from emu import (
 from emu.interrupts import Delivery, Exc
 from emu.walk import Walk, walk
 from kernel_model import boot
+from kernel_model.boot import Firmware
 from kernel_model.builds import Build, assembly_constants, build_image, find_build, routines
 from kernel_model.callstack import call_site, deepest, depth, symbolise
 from kernel_model.death import Death, with_symbol
@@ -65,8 +66,10 @@ class Kernel:
     `release` is a name from RELEASES; `build` overrides the release's own; `vmemmap_base` is the
     one KASLR choice (see `layout`); `ram` is boot RAM from physical 0, in bytes, whole 128 MiB, or
     the map of RAM and devices; `struct_page` is 64, 80 or 96; `hugetlbfs` and `kasan` are the
-    kernel's configuration; `ivt` says whether firmware left real mode's vectors in page 0. Raises
-    ValueError for a value that makes no kernel.
+    kernel's configuration; `ivt` says whether firmware left real mode's vectors in page 0. KASLR
+    may choose `page_offset_base` too. With `pti` page tables are isolated. `firmware` is "bios",
+    and real mode has its table, "efi", and the runtime services have theirs too, or None for a
+    kernel that needs neither. Raises ValueError for a value that makes no kernel.
 
     All that runs, runs on one CPU at a time: `cpu`, whose task is `current`; see `use_cpu`.
     """
@@ -78,12 +81,15 @@ class Kernel:
         levels: int = 4,
         build: str | None = None,
         vmemmap_base: int | None = None,
+        page_offset_base: int | None = None,
         ram: int | E820 = 4 * GIB,
         struct_page: int = 64,
         cpus: int = 1,
         hugetlbfs: bool = True,
         kasan: bool = False,
         ivt: bool = True,
+        pti: bool = False,
+        firmware: Firmware | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.e820: Final[E820] = ram if isinstance(ram, E820) else E820.plain(ram)
@@ -100,16 +106,24 @@ class Kernel:
             "hugetlbfs": hugetlbfs,
             "kasan": kasan,
             "ivt": ivt,
+            "page_offset_base": page_offset_base,
+            "pti": pti,
+            "firmware": firmware,
         }
         if struct_page not in SIZEOF_PAGE:
             raise ValueError(f"struct page of {struct_page} bytes: expected 64, 80 or 96")
         self.release: Final[Release] = find_release(release)
         if levels in (4, 5) and levels not in self.release.levels:
             raise ValueError(f"{levels} levels: release {release} has 4 only")
+        if pti and not self.release.pti:
+            raise ValueError(f"pti: release {release} has no page-table isolation")
+        if firmware not in (None, "bios", "efi"):
+            raise ValueError(f"firmware {firmware!r}: expected bios, efi or None")
         self.build: Final[Build] = find_build(self.release.build if build is None else build)
         self.layout: Final[Layout] = make_layout(
             levels=levels,
             vmemmap_base=vmemmap_base,
+            page_offset_base=page_offset_base,
             ram=self.ram,
             sizeof_page=struct_page,
             era=self.release.layout,
@@ -137,9 +151,13 @@ class Kernel:
         self.preempt: Callable[[str], object] | None = None
         """Told the name of each modelled function that is entered: another CPU's turn, say."""
 
-        self.init_mm: Final = boot.init_mm()
+        self.init_mm: Final = boot.init_mm(pti=pti)
         self.outside: Final[dict[Mm, None]] = {self.init_mm: None}
         """Tables that are not on pgd_list, and that no sync reaches."""
+        if self.init_mm.user is not None:
+            self.outside[self.init_mm.user] = None
+        self.pti: Final = pti
+        self.firmware: Final = firmware
         self._idle: Final = [boot.idle_task(nr, self.init_mm) for nr in range(cpus)]
         self.init_task: Final = self._idle[0]
         self.current: Task = self.init_task
@@ -197,7 +215,8 @@ class Kernel:
             raise KernelError(f"{task!r} is running: it cannot exit")
         here = self.cpu_nr
         for nr, cpu in enumerate(self.machine.cpus):
-            if cpu.cr3 == task.mm.pgd or task in (self._currents[nr], self.current):
+            tables = [mm.pgd for mm in (task.mm, task.mm.user) if mm]
+            if cpu.cr3 in tables or task in (self._currents[nr], self.current):
                 self.use_cpu(nr)
                 self.switch_mm(self.init_mm)
                 self.current = self._idle[nr]

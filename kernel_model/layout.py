@@ -25,6 +25,7 @@ TIB: Final = 1 << 40
 START_KERNEL_MAP: Final = 0xFFFF_FFFF_8000_0000  # kernel text; pa 0 is mapped here
 MODULES_END: Final = 0xFFFF_FFFF_FF00_0000
 CPU_ENTRY_AREA: Final = 0xFFFF_FE00_0000_0000  # slot 508 at 4 levels; the end of the KASLR window
+ESPFIX: Final = 0xFFFF_FF00_0000_0000  # slot 510 at 4 levels
 PHYSICAL_PADDING_TIB: Final = 10  # CONFIG_RANDOMIZE_MEMORY_PHYSICAL_PADDING with hotplug
 REGION_GAP: Final = GIB
 MAX_PHYSMEM_BITS: Final = {4: 46, 5: 52}  # by levels
@@ -169,6 +170,7 @@ def make_layout(
     *,
     levels: int = 4,
     vmemmap_base: int | None = None,
+    page_offset_base: int | None = None,
     ram: int = 4 * GIB,
     sizeof_page: int = 64,
     era: Era = "ldt-below",
@@ -177,12 +179,13 @@ def make_layout(
 ) -> Layout:
     """Place the three regions that KASLR moves; without `vmemmap_base`, as with nokaslr.
 
-    The direct map stays at its base, and vmalloc lies as high as it can below vmemmap, but not
-    above its nokaslr base. The direct map is trimmed to RAM plus padding where it would reach
-    vmalloc, as it is on kernels that keep it no longer than they must (arch/x86/mm/kaslr.c).
-    `kernel_image_size` is how much of the last 2 GiB is the kernel's before the modules begin:
-    1 GiB with RANDOMIZE_BASE, else 512 MiB. With `kasan` KASLR moves nothing: where the shadow of
-    each region lies is decided when the kernel is built.
+    The direct map stays at its base without `page_offset_base`, which is 1 GiB aligned too, and not
+    below that. vmalloc lies as high as it can below vmemmap, but not above its nokaslr base. The
+    direct map is trimmed to RAM plus padding where it would reach vmalloc, as it is on kernels that
+    keep it no longer than they must (arch/x86/mm/kaslr.c). `kernel_image_size` is how much of the
+    last 2 GiB is the kernel's before the modules begin: 1 GiB with RANDOMIZE_BASE, else 512 MiB.
+    With `kasan` KASLR moves nothing: where the shadow of each region lies is decided when the
+    kernel is built.
     Raises ValueError, naming the value, for a base that leaves no room or is not 1 GiB aligned.
     """
     if levels not in _GEOMETRY:
@@ -195,10 +198,18 @@ def make_layout(
         raise ValueError(f"vmemmap_base {base:#x}: expected {g.vmemmap:#x}, where KASAN has it")
     if base % PUD_SIZE:
         raise ValueError(f"vmemmap_base {base:#x} is not 1 GiB aligned")
+    direct_map = g.direct_map[era]
+    if page_offset_base is not None:
+        if page_offset_base % PUD_SIZE or not direct_map <= page_offset_base < 1 << 64:
+            raise ValueError(
+                f"page_offset_base {page_offset_base:#x}: expected a 1 GiB aligned address from "
+                f"{direct_map:#x} on"
+            )
+        direct_map = page_offset_base
 
     vmalloc_size = g.vmalloc_tib * TIB
     vmalloc = min(g.vmalloc, base - vmalloc_size - REGION_GAP)
-    tib, direct_map = g.direct_map_tib, g.direct_map[era]
+    tib = g.direct_map_tib
     if direct_map + tib * TIB >= vmalloc:
         tib = min(tib, -(-ram // TIB) + PHYSICAL_PADDING_TIB)
     if direct_map + tib * TIB >= vmalloc:

@@ -13,10 +13,12 @@ from emu.paging import ENTRIES
 from kernel_model.errors import ENOMEM
 from kernel_model.history import Exited, Forked
 from kernel_model.layout import PAGE_SIZE
+from kernel_model.pti import free_own_tables, user_table
 from kernel_model.vmalloc import VmArea, __vmalloc_node_range, vfree
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
+    from kernel_model.ldt import Ldt
 
 THREAD_SIZE: Final = 4 * PAGE_SIZE
 SIZEOF_TASK_STRUCT: Final = 64  # as much of it as there is here: an address
@@ -24,10 +26,16 @@ SIZEOF_TASK_STRUCT: Final = 64  # as much of it as there is here: an address
 
 @dataclass(eq=False, slots=True)
 class Mm:
-    """An address space: the physical address of its top table. Everything else is in RAM."""
+    """An address space: the physical address of its top table. Everything else is in RAM.
+
+    With page-table isolation `user` is the table for user mode, in the frame behind `pgd`, and
+    `ldt` the local descriptor table that lies in the space, if there is one.
+    """
 
     name: str
     pgd: PhysAddr
+    user: "Mm | None" = None
+    ldt: "Ldt | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +87,38 @@ class Task:
 
 
 def pgd_alloc(kernel: "Kernel", name: str) -> Mm:
-    """Make a table with init_mm's kernel slots in it, and put it on pgd_list."""
-    mm = Mm(name, kernel.frames.allocate())
+    """Make a table with init_mm's kernel slots in it, and put it on pgd_list.
+
+    The user's table, with page-table isolation, gets those of init_mm's user half.
+    """
+    user = kernel.init_mm.user
+    mm = Mm(name, kernel.frames.allocate()) if user is None else alloc_two_tables(kernel, name)
     words = kernel.memory.words
     boundary = kernel.layout.kernel_pgd_boundary
     new, old = mm.pgd >> 3, kernel.init_mm.pgd >> 3
     words[new + boundary : new + ENTRIES] = words[old + boundary : old + ENTRIES]
+    if mm.user is not None and user is not None:
+        new, old = mm.user.pgd >> 3, user.pgd >> 3
+        words[new + boundary : new + ENTRIES] = words[old + boundary : old + ENTRIES]
+        kernel.outside[mm.user] = None
     kernel.pgd_list[mm] = None
     return mm
+
+
+def alloc_two_tables(kernel: "Kernel", name: str) -> Mm:
+    """Allocate the two tables of page-table isolation, both empty. Raises OutOfFrames."""
+    pgd = kernel.frames.allocate_block(2 * PAGE_SIZE)
+    kernel.memory.zero(pgd, 2 * PAGE_SIZE)
+    return Mm(name, pgd, Mm(f"{name} (user)", user_table(pgd)))
 
 
 def pgd_free(kernel: "Kernel", mm: Mm) -> None:
     """Take a table off pgd_list and give its frame back."""
     del kernel.pgd_list[mm]
+    if mm.user is not None:
+        free_own_tables(kernel, mm)
+        del kernel.outside[mm.user]
+        kernel.frames.free(mm.user.pgd)
     kernel.frames.free(mm.pgd)
 
 
@@ -126,9 +153,10 @@ def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
     """Give a task its kernel stack. Raises OutOfFrames.
 
     It lies in the vmalloc area (e37e43a497d5, VMAP_STACK, 4.9), or before that in the direct map;
-    in a kernel with KASAN only since that area has a shadow of its own: eafb149ed73a "fork: support
-    VMAP_STACK with KASAN_VMALLOC" (5.5). Linux does this in a fork, before the table is copied; here it is put off until the task first
-    runs, and its own table gets the top-level entry as that copy would have had it.
+    with KASAN there only where the vmalloc area has a shadow of its own: eafb149ed73a "fork: support
+    VMAP_STACK with KASAN_VMALLOC". Linux does this in a fork, before the table is copied; here it
+    is put off until the task first runs, and its own table gets the top-level entry as that copy
+    would have had it.
     """
     try:
         if kernel.release.oops.task:

@@ -123,6 +123,8 @@ class _Oops:
         end = style.header_end
         if death.kasan:
             end = end.replace(" SMP", " SMP KASAN").rstrip()
+        if death.pti:
+            end = end.replace("NOPTI", "PTI")
         yield f"{style.die_prefix}{what}: {code:04x} [#{death.number}]{preempt}{end}"
         if style.modules == "first":
             yield modules

@@ -124,13 +124,16 @@ class Release:
     sub_pmd: bool = True
     # The trampoline's table has all of the kernel's slots as they were at boot, or only the direct
     # map's first and the text's: before 51523ed1c267 "x86/64/mm: Map all kernel memory into
-    # trampoline_pgd" (5.17)
+    # trampoline_pgd" (5.16)
     trampoline_has_all: bool = True
     # KASAN, in a kernel that has it. A device's memory gets a shadow: 0207df4fa1a8
     # "kernel/memremap, kasan: make ZONE_DEVICE with work with KASAN" (4.19). The vmalloc area has
     # one of its own, filled as it is used: 0609ae011deb "x86/kasan: support KASAN_VMALLOC" (5.5).
     kasan_device_shadow: bool = True
     kasan_vmalloc: bool = True
+    # EFI's runtime services have a table of their own, or the trampoline's: before 67a9108ed431
+    # "x86/efi: Build our own page table structures" (4.6)
+    efi_own_table: bool = True
     # Page-table isolation: a second table for user mode (4.15).
     pti: bool = True
     # What its helpers for entries know, and whether it has a checklist for them:
@@ -287,6 +290,7 @@ _4_4: Final = replace(
     name="4.4",
     summary="4.4.0: vmalloc_fault() takes a large page for a table",
     uname="4.4.0",
+    efi_own_table=False,
     vmalloc_fault=VmallocFault(leaves="unknown", validates="addresses"),
     oops=STYLE_4_4,
 )

@@ -14,6 +14,7 @@ from emu.walk import Step, Walk
 from kernel_model.errors import ERRNO_NAME
 from kernel_model.history import (
     Cleared,
+    Copied,
     Event,
     Exited,
     Forked,
@@ -224,6 +225,9 @@ def _event_text(event: Event) -> str:
     match event:
         case Forked(comm, pgd):
             return f"fork: {comm} gets a table at pa {pgd:#x}, a copy of init_mm's kernel slots"
+        case Copied(table, first, last, path):
+            slots = f"slot {first}" if first == last else f"slots {first}..{last}"
+            return f"{path}: copies {slots} of init_mm to {table}"
         case Exited(comm, pgd):
             return f"exit: {comm}'s table at pa {pgd:#x} is freed"
         case LazyFault(comm, address, slot, filled, repeated):

@@ -112,9 +112,10 @@ def _end_lines(run: ScenarioRun) -> Iterator[str]:
 def _source_lines(run: ScenarioRun) -> Iterator[str]:
     """Cite what broke it and what fixed it: of this death, or of the ones that did not happen."""
     scenario = run.scenario
+    died = run.oops is not None
     died_in = getattr(run.ending.stop, "symbol", None) or ""
     for function, commit in scenario.broke.items():
-        if not died_in:
+        if not died:
             yield f"a death{f' in {function}' if function else ''} would come from {commit}"
         elif died_in.startswith(function):
             yield f"broke: {commit}"
@@ -124,7 +125,7 @@ def _source_lines(run: ScenarioRun) -> Iterator[str]:
         for function, commit in scenario.fixed.items():
             if died_in.startswith(function):
                 yield f"fixed: {commit}"
-            elif not died_in:
+            elif not died:
                 yield f"that in {function} was fixed by {commit}"
-    if died_in:
+    if died:
         yield f"look at: {scenario.look_at}"

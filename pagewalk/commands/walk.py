@@ -88,12 +88,11 @@ def _address(kernel: "Kernel", text: str) -> int:
 
 
 def _mm(kernel: "Kernel", argument: str, name: str) -> "Mm":
-    if name == "init_mm":
-        return kernel.init_mm
-    tasks = {task.comm: task for task in (*kernel.tasks, kernel.init_task)}
-    if name not in tasks:
-        bad(argument, repr(name), f"init_mm, {', '.join(tasks)}{did_you_mean(name, tasks)}")
-    return tasks[name].mm
+    tables = {mm.name: mm for mm in kernel.outside}
+    tables |= {task.comm: task.mm for task in (*kernel.tasks, kernel.init_task)}
+    if name not in tables:
+        bad(argument, repr(name), f"{', '.join(tables)}{did_you_mean(name, tables)}")
+    return tables[name]
 
 
 def _table(kernel: "Kernel", args: argparse.Namespace, default: "Mm") -> "tuple[str, Paging]":
