@@ -10,10 +10,11 @@ Physical memory, lowest first; the rest is free, and handed out from the top dow
                          0x2200000  modules                          0x3000000  free
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from emu import Machine, Paging, PhysAddr, VirtAddr, map_page
-from emu.paging import CR4_LA57, page_size
+from emu import Machine, Paging, PhysAddr, VirtAddr
+from emu.paging import CR4_LA57, RW, US, P, page_size
 from kernel_model.builds import DATA, TEXT, module_of
 from kernel_model.directmap import kernel_physical_mapping_init
 from kernel_model.layout import (
@@ -33,6 +34,7 @@ from kernel_model.populate import p4d_populate, pgd_populate
 from kernel_model.sparse import PAGES_PER_SECTION, SECTION_SIZE
 from kernel_model.structs import pack_pgdat, pack_zone
 from kernel_model.vmemmap import populate_section_memmap
+from kernel_model.writers import map_kernel_page
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -91,15 +93,16 @@ def boot(kernel: "Kernel", ram: int) -> None:
 
 def _map_image(kernel: "Kernel") -> None:
     """Load text, data and modules, and map them where they are linked."""
-    memory, frames, paging = kernel.memory, kernel.frames, kernel.paging(kernel.init_mm)
+    memory = kernel.memory
+    map_page = partial(map_kernel_page, kernel, by="boot", table_flags=P | RW | US)
     for segment in kernel.image.segments:
         memory.write(kernel_pa(segment.base), segment.data)
         if module_of(segment.name):
             for offset in range(0, len(segment.data), PAGE_SIZE):
-                at = VirtAddr(segment.base + offset)
-                map_page(memory, frames, paging, at, kernel_pa(at), PAGE_KERNEL_ROX)
+                at = segment.base + offset
+                map_page(at, kernel_pa(at), PAGE_KERNEL_ROX)
     for base, flags in ((TEXT, PAGE_KERNEL_LARGE_ROX), (DATA, PAGE_KERNEL_LARGE)):
-        map_page(memory, frames, paging, VirtAddr(base), kernel_pa(base), flags, level=2)
+        map_page(base, kernel_pa(base), flags, level=2)
     for name, value in (
         ("vmemmap_base", kernel.layout.vmemmap_base),
         ("page_offset_base", kernel.layout.page_offset_base),

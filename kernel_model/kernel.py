@@ -22,7 +22,6 @@ from emu import (
     Stop,
     Trap,
     VirtAddr,
-    map_page,
     read_virtual,
 )
 from emu.paging import MAXPHYADDR
@@ -41,6 +40,7 @@ from kernel_model.pgtable import PAGE_TABLE, Pgtable
 from kernel_model.releases import Release, find_release
 from kernel_model.sparse import SECTION_SIZE, SectionMap
 from kernel_model.structs import SIZEOF_PAGE, StructPage, parse_page
+from kernel_model.writers import Writers, map_kernel_page, stored_entry
 
 _MAX_RAM: Final = 1 << MAXPHYADDR
 
@@ -83,11 +83,12 @@ class Kernel:
         self.memory: Final[PhysMemory] = self.machine.memory
         self.frames: Final[Frames] = self.machine.frames
         self.cpu: Final[Cpu] = self.machine.cpu
-        self.pgtable: Final = Pgtable(self.memory, self.layout)
+        self.pgtable: Final = Pgtable(self.memory, self.layout, Writers(self))
         self.sections: Final = SectionMap()
         self.history: Final[list[Event]] = []
         self.tasks: Final[list[Task]] = []
         self.pgd_list: Final[dict[Mm, None]] = {}  # an ordered set; init_mm is not in it
+        self.unlisted: Final[list[Mm]] = []  # tables of the kernel's own that no sync reaches
         self.before: Final[dict[str, Callable[[Kernel], object]]] = {}
         """What happens just before a routine is called: a context switch, say."""
 
@@ -111,6 +112,7 @@ class Kernel:
         except OutOfFrames as error:
             raise ValueError(f"ram {ram:#x} is too little to boot: {error}") from None
         self.nr_boot_events: Final = len(self.history)
+        self.pgtable.writers.unframed = "no kernel function"
 
     # -- tasks
 
@@ -233,17 +235,9 @@ class Kernel:
         self.memory.write(pa, data)
         return self.layout.va(pa)
 
-    def map_kernel_page(self, va: int, pa: int, flags: int) -> None:
+    def map_kernel_page(self, va: int, pa: int, flags: int, by: str) -> None:
         """Map one page in init_mm, under a top-level entry that exists in all tables."""
-        map_page(
-            self.memory,
-            self.frames,
-            self.paging(self.init_mm),
-            VirtAddr(va),
-            PhysAddr(pa),
-            flags,
-            table_flags=PAGE_TABLE,
-        )
+        map_kernel_page(self, va, pa, flags, by, table_flags=PAGE_TABLE)
 
     def progress(self, nr_pages: int) -> None:
         """Tell whoever watches that `nr_pages` more have been added."""
@@ -299,6 +293,7 @@ class Kernel:
 
     def _run_routine(self, routine: str, registers: dict[str, int]) -> Stop:
         """Run a routine as called from the running function, or bare if there is none."""
+        stores = stored_entry(self, routine, registers)
         if self.current.frames:
             site, rsp = call_site(self, routine)
             stop = self.cpu.run(site.address, returns_to=site.return_address, rsp=rsp, **registers)
@@ -309,6 +304,8 @@ class Kernel:
                 rsp=self._push_run_return(),
                 **registers,
             )
+        if stores and self.pgtable.get(stores[0]) != stores[1]:
+            self.pgtable.writers.note(stores[0], by=routine)
         return stop if type(stop) is Returned else self._finish(stop)
 
     def _push_run_return(self) -> int:

@@ -115,7 +115,8 @@ def _map_stack(kernel: "Kernel", stack: Stack) -> None:
     offsets = range(0, THREAD_SIZE, PAGE_SIZE)
     try:
         for offset in offsets:
-            kernel.map_kernel_page(stack.base + offset, stack.pa + offset, PAGE_KERNEL)
+            va, pa = stack.base + offset, stack.pa + offset
+            kernel.map_kernel_page(va, pa, PAGE_KERNEL, "alloc_thread_stack_node")
     except OutOfFrames:
         for offset in offsets:
             kernel.frames.free(PhysAddr(stack.pa + offset))
