@@ -12,8 +12,9 @@ from importlib.resources import files
 from typing import Final, Literal
 
 from asm import Image, Program, assemble_file, link
-from kernel_model.layout import MODULES_VADDR, START_KERNEL_MAP
-from kernel_model.structs import SIZEOF_PAGE, assembly_constants
+from kernel_model.layout import GIB, START_KERNEL_MAP
+from kernel_model.releases import Release
+from kernel_model.structs import SIZEOF_PAGE, struct_constants
 from kernel_model.words import did_you_mean
 
 TEXT: Final = START_KERNEL_MAP + 0x100_0000  # 16 MiB: CONFIG_PHYSICAL_START
@@ -38,8 +39,21 @@ class Build:
     modules: tuple[str, ...]
     inlined: dict[str, str] = field(default_factory=dict)
     preempt: Literal["voluntary", "full"] = "voluntary"
+    frame_pointers: bool = False  # a function's RBP points to its caller's
+    kernel_image_size: int = GIB  # where the modules begin: 512 MiB without RANDOMIZE_BASE
 
 
+_TEMP = dict.fromkeys(
+    (
+        "__vmalloc_node_range",
+        "map_kernel_range",
+        "memremap",
+        "ioremap_cache",
+        "__ioremap_caller",
+        "ioremap_page_range",
+    ),
+    "",
+)
 BUILDS: Final = {
     build.name: build
     for build in (
@@ -47,12 +61,13 @@ BUILDS: Final = {
             name="6.8",
             sources=(*_EVERYWHERE, "builds/6.8.S"),
             modules=("device_dax", "xe"),
+            inlined=_TEMP,
         ),
         Build(
             name="6.13-drm-tip",
             sources=(*_EVERYWHERE, "builds/6.13.S"),
             modules=("device_dax", "xe"),
-            inlined={"pagemap_range": "memremap_pages"},
+            inlined={"pagemap_range": "memremap_pages", **_TEMP},
             preempt="full",
         ),
     )
@@ -67,21 +82,43 @@ def find_build(name: str) -> Build:
     raise ValueError(f"unknown build {name!r}: expected {', '.join(BUILDS)}{hint}")
 
 
+Constants = tuple[tuple[str, int], ...]
+"""What sources are assembled with, by name."""
+
+_LEAVES: Final = {"unknown": 0, "hugetlbfs": 1, "known": 2}
+_CHECKS: Final = {"addresses": 0, "frames": 1, "presence": 2}
+
+
 @cache
-def build_image(name: str, sizeof_page: int, refcount_reset_types: frozenset[int]) -> Image:
-    """Assemble and link a build. What boot decides is data in it, so one image serves all boots."""
-    build = find_build(name)
+def assembly_constants(sizeof_page: int, release: Release, *, hugetlbfs: bool) -> Constants:
+    """Return what a release's text is assembled with, whatever its build."""
     if sizeof_page not in SIZEOF_PAGE:
         raise ValueError(f"struct page of {sizeof_page} bytes: expected 64, 80 or 96")
-    programs = [_program(source, sizeof_page, refcount_reset_types) for source in build.sources]
+    fault = release.vmalloc_fault
+    return (
+        *struct_constants(sizeof_page, release.refcount_reset_types).items(),
+        ("SUB_PMD", int(release.sub_pmd)),
+        ("HUGETLBFS", int(hugetlbfs) if fault else 1),
+        ("VMALLOC_FAULT_LEAVES", _LEAVES[fault.leaves] if fault else 2),
+        ("VMALLOC_FAULT_CHECKS", _CHECKS[fault.validates] if fault else 2),
+    )
+
+
+@cache
+def build_image(name: str, constants: Constants) -> Image:
+    """Assemble and link a build. What boot decides is data in it, so one image serves all boots."""
+    build = find_build(name)
+    programs = [_program(source, constants) for source in build.sources]
     bases = {".text": TEXT, ".data": DATA}
     for i, module in enumerate(build.modules):
-        bases[_MODULE_PREFIX + module] = MODULES_VADDR + (i + 1) * _MODULE_STRIDE
+        bases[_MODULE_PREFIX + module] = (
+            START_KERNEL_MAP + build.kernel_image_size + (i + 1) * _MODULE_STRIDE
+        )
     return link(programs, bases)
 
 
 @cache
-def routines(sizeof_page: int, refcount_reset_types: frozenset[int]) -> tuple[str, ...]:
+def routines(name: str, constants: Constants) -> tuple[str, ...]:
     """List the functions that run on the CPU: those of the sources that hold in every build.
 
     A build's own source has only stubs of functions that run in Python.
@@ -89,15 +126,14 @@ def routines(sizeof_page: int, refcount_reset_types: frozenset[int]) -> tuple[st
     return tuple(
         symbol.name
         for source in _EVERYWHERE
-        for symbol in _program(source, sizeof_page, refcount_reset_types).symbols.values()
+        for symbol in _program(source, constants).symbols.values()
         if symbol.kind == "function"
     )
 
 
 @cache
-def _program(source: str, sizeof_page: int, refcount_reset_types: frozenset[int]) -> Program:
-    constants = assembly_constants(sizeof_page, refcount_reset_types)
-    return assemble_file(files("asm") / source, constants=constants)
+def _program(source: str, constants: Constants) -> Program:
+    return assemble_file(files("asm") / source, constants=dict(constants))
 
 
 def module_of(section: str) -> str | None:

@@ -70,7 +70,7 @@ class Death(NamedTuple):
                 stop.cr3,
                 kernel.boot_paging,
                 kernel.selectors if stop.cpl == 0 else kernel.cpu.selectors,
-                kernel.memory.peek(stack.pa_of(rsp), stack.top - rsp) if inside else b"",
+                stack.peek(kernel.memory, rsp) if inside else b"",
                 _code(kernel, stop.cr3, registers.rip, fetched and stop.symbol is not None),
                 entries,
             )

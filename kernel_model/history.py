@@ -75,4 +75,57 @@ class Refused:
     why: str
 
 
-Event = Forked | Populated | Synced | Mapped | Switched | LeftOut | Refused
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A task is gone, and its table with it."""
+
+    comm: str
+    pgd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unmapped:
+    """`path` took [start, end) of `region` away; what its tables keep is another matter."""
+
+    region: str
+    start: int
+    end: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A top-level entry was emptied by `path`, in init_mm and in `tables` others."""
+
+    addr: int
+    slot: int
+    path: str
+    tables: int
+
+
+@dataclass(frozen=True, slots=True)
+class FixedUp:
+    """The page fault of `comm` at `address` was handled, and its access done once more.
+
+    `filled` says whether its table lacked the slot before, and has it now.
+    """
+
+    comm: str
+    address: int
+    slot: int
+    filled: bool
+
+
+Event = (
+    Forked
+    | Exited
+    | Populated
+    | Cleared
+    | Synced
+    | Mapped
+    | Unmapped
+    | Switched
+    | FixedUp
+    | LeftOut
+    | Refused
+)

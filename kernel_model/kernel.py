@@ -12,6 +12,7 @@ from asm import Image
 from emu import (
     Cpu,
     Frames,
+    Halted,
     Machine,
     OutOfFrames,
     PageFault,
@@ -24,33 +25,42 @@ from emu import (
     VirtAddr,
     read_virtual,
 )
-from emu.paging import MAXPHYADDR
+from emu.interrupts import Delivery, Exc
 from emu.walk import Walk, walk
 from kernel_model import boot
-from kernel_model.builds import Build, build_image, find_build, routines
-from kernel_model.callstack import call_site, deepest, depth
+from kernel_model.builds import Build, assembly_constants, build_image, find_build, routines
+from kernel_model.callstack import call_site, deepest, depth, symbolise
 from kernel_model.death import Death, with_symbol
+from kernel_model.e820 import E820
 from kernel_model.errors import ENOMEM, KernelError, TaskDied
-from kernel_model.history import Event, Refused, Switched
-from kernel_model.layout import GIB, PAGE_SIZE, TIB, Layout, make_layout
-from kernel_model.mm import Mm, Stack, Task, alloc_thread_stack, fork
+from kernel_model.history import Event, FixedUp, Refused, Switched
+from kernel_model.layout import GIB, PAGE_SIZE, Layout, make_layout
+from kernel_model.mm import Mm, Stack, Task, alloc_thread_stack, exit_task, fork
 from kernel_model.named import check_registers, check_routine
 from kernel_model.oops import compose
-from kernel_model.pgtable import PAGE_TABLE, Pgtable
+from kernel_model.pgtable import Pgtable, none
 from kernel_model.releases import Release, find_release
-from kernel_model.sparse import SECTION_SIZE, SectionMap
-from kernel_model.structs import SIZEOF_PAGE, StructPage, parse_page
-from kernel_model.writers import Writers, map_kernel_page, stored_entry
-
-_MAX_RAM: Final = 1 << MAXPHYADDR
+from kernel_model.sparse import SectionMap
+from kernel_model.structs import (
+    PT_REGS_ERROR_CODE,
+    PT_REGS_RIP,
+    SIZEOF_PAGE,
+    StructPage,
+    parse_page,
+)
+from kernel_model.vmalloc import VmapAreas
+from kernel_model.writers import Writers, note_lazy_copy, stored_entry
 
 
 class Kernel:
     """A booted Linux of one release and build. Free with close(), `with`, or by dropping it.
 
     `release` is a name from RELEASES; `build` overrides the release's own; `vmemmap_base` is the
-    one KASLR choice (see `layout`); `ram` is boot RAM from physical 0, in bytes, whole 128 MiB;
-    `struct_page` is 64, 80 or 96. Raises ValueError for a value that makes no kernel.
+    one KASLR choice (see `layout`); `ram` is boot RAM from physical 0, in bytes, whole 128 MiB, or
+    the map of RAM and devices; `struct_page` is 64, 80 or 96; `hugetlbfs` is the kernel's
+    configuration. Raises ValueError for a value that makes no kernel.
+
+    All that runs, runs on one CPU at a time: `cpu`, whose task is `current`; see `use_cpu`.
     """
 
     def __init__(
@@ -60,57 +70,79 @@ class Kernel:
         levels: int = 4,
         build: str | None = None,
         vmemmap_base: int | None = None,
-        ram: int = 4 * GIB,
+        ram: int | E820 = 4 * GIB,
         struct_page: int = 64,
+        cpus: int = 1,
+        hugetlbfs: bool = True,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        if ram % SECTION_SIZE or not 0 < ram <= _MAX_RAM:
-            raise ValueError(
-                f"ram {ram:#x}: expected a multiple of 128 MiB, up to {_MAX_RAM // TIB} TiB"
-            )
+        self.e820: Final[E820] = ram if isinstance(ram, E820) else E820.plain(ram)
+        self.ram: Final = self.e820.ram_end
+        if not 1 <= cpus <= boot.MOST_CPUS:
+            raise ValueError(f"{cpus} CPUs: expected 1 to {boot.MOST_CPUS}")
         if struct_page not in SIZEOF_PAGE:
             raise ValueError(f"struct page of {struct_page} bytes: expected 64, 80 or 96")
         self.release: Final[Release] = find_release(release)
+        if levels in (4, 5) and levels not in self.release.levels:
+            raise ValueError(f"{levels} levels: release {release} has 4 only")
         self.build: Final[Build] = find_build(self.release.build if build is None else build)
         self.layout: Final[Layout] = make_layout(
-            levels=levels, vmemmap_base=vmemmap_base, ram=ram, sizeof_page=struct_page
+            levels=levels,
+            vmemmap_base=vmemmap_base,
+            ram=self.ram,
+            sizeof_page=struct_page,
+            era=self.release.layout,
+            kernel_image_size=self.build.kernel_image_size,
         )
-        reset_types = self.release.refcount_reset_types
-        self.image: Final[Image] = build_image(self.build.name, struct_page, reset_types)
-        self.routines: Final = routines(struct_page, reset_types)
-        self.ram: Final = ram
-        self.machine: Final[Machine] = boot.make_machine(ram, levels)
+        constants = assembly_constants(struct_page, self.release, hugetlbfs=hugetlbfs)
+        self.image: Final[Image] = build_image(self.build.name, constants)
+        self.routines: Final = routines(self.build.name, constants)
+        self.machine: Final[Machine] = boot.make_machine(self.e820, levels, cpus)
         self.memory: Final[PhysMemory] = self.machine.memory
         self.frames: Final[Frames] = self.machine.frames
-        self.cpu: Final[Cpu] = self.machine.cpu
+        self.cpu: Cpu = self.machine.cpu
         self.pgtable: Final = Pgtable(self.memory, self.layout, Writers(self))
         self.sections: Final = SectionMap()
         self.history: Final[list[Event]] = []
         self.tasks: Final[list[Task]] = []
         self.pgd_list: Final[dict[Mm, None]] = {}  # an ordered set; init_mm is not in it
-        self.unlisted: Final[list[Mm]] = []  # tables of the kernel's own that no sync reaches
+        self.vmap_areas: Final = VmapAreas(self.layout.vmalloc_base, self.layout.vmalloc_end)
         self.before: Final[dict[str, Callable[[Kernel], object]]] = {}
         """What happens just before a routine is called: a context switch, say."""
+        self.preempt: Callable[[str], object] | None = None
+        """Told the name of each modelled function that is entered: another CPU's turn, say."""
 
-        self.init_task: Final = boot.init_task()
-        self.init_mm: Final = self.init_task.mm
+        self.init_mm: Final = boot.init_mm()
+        self.outside: Final[dict[Mm, None]] = {self.init_mm: None}
+        """Tables that are not on pgd_list, and that no sync reaches."""
+        self._idle: Final = [boot.idle_task(nr, self.init_mm) for nr in range(cpus)]
+        self.init_task: Final = self._idle[0]
         self.current: Task = self.init_task
-        self.nr_stacks = 0
+        self._currents: Final = list(self._idle)
+        self._cpu_nr = 0
         self.zone_device = VirtAddr(0)
         self.boot_paging: Final[Paging] = self.cpu.paging
         self.selectors: Final[dict[str, int]] = self.cpu.selectors
         self._run_return: Final = self.image.address("run_return")
         self._switch_mm: Final = self.image.address("switch_mm")
-        self._running = False
+        found = self.image.symbols.get("prepare_switch_to")
+        self._prepare_switch: Final = found.address if found else 0
+        self._dies_at: Final = self.image.symbols.get("oops_stop")
+        self._raised: Final[dict[int, Exc]] = {}  # by the RSP that its handler began with
+        self._page_faults: Final[list[PageFault]] = []  # delivered, and not looked at yet
+        if self.handles_faults:
+            for cpu in self.machine.cpus:
+                cpu.on_delivery = self._delivered
+        self._running: Final[set[int]] = set()
         self._pid = 300
         self._heap = self._heap_end = 0
         self._progress = progress
         self._first_death: Death | None = None
         self._last_death: Death | None = None
         try:
-            boot.boot(self, ram)
+            boot.boot(self)
         except OutOfFrames as error:
-            raise ValueError(f"ram {ram:#x} is too little to boot: {error}") from None
+            raise ValueError(f"ram {self.ram:#x} is too little to boot: {error}") from None
         self.nr_boot_events: Final = len(self.history)
         self.pgtable.writers.unframed = "no kernel function"
 
@@ -122,6 +154,39 @@ class Kernel:
         Raises OutOfFrames; inside a run, the run then returns -ENOMEM.
         """
         return fork(self, comm)
+
+    def exit(self, task: Task) -> None:
+        """End a task that is not running; its table and its stack are freed.
+
+        A CPU that still has its table goes idle first. ValueError for a task that is none.
+        """
+        if task not in self.tasks:
+            raise ValueError(f"{task!r} is no task of this kernel")
+        if task.frames:
+            raise KernelError(f"{task!r} is running: it cannot exit")
+        here = self._cpu_nr
+        for nr, cpu in enumerate(self.machine.cpus):
+            if cpu.cr3 == task.mm.pgd or task in (self._currents[nr], self.current):
+                self.use_cpu(nr)
+                self.switch_mm(self.init_mm)
+                self.current = self._idle[nr]
+        self.use_cpu(here)
+        exit_task(self, task)
+
+    def use_cpu(self, nr: int) -> None:
+        """Make another CPU the one that runs: `cpu` is it, and `current` its task."""
+        if not 0 <= nr < len(self._idle):
+            raise ValueError(f"CPU {nr}: expected one of 0 to {len(self._idle) - 1}")
+        self._currents[self._cpu_nr] = self.current
+        self._cpu_nr, self.cpu, self.current = nr, self.machine.cpus[nr], self._currents[nr]
+
+    @property
+    def handles_faults(self) -> bool:
+        """Whether exceptions go to the kernel's own entries, and only then end a run.
+
+        Other releases have no fault to handle in the kernel's half: an exception is a death.
+        """
+        return self.release.vmalloc_fault is not None
 
     def kthread(self, comm: str) -> Task:
         """Make a kernel thread that runs on init_mm's own table."""
@@ -155,6 +220,8 @@ class Kernel:
         cr3 = self.cpu.cr3
         if cr3 == mm.pgd:
             return
+        if self.release.stack_sync == "copied":
+            self._sync_current_stack_to_mm(mm)
         stop = self.cpu.run(
             self._switch_mm,
             returns_to=self._run_return,
@@ -168,6 +235,15 @@ class Kernel:
             raise death
         self.history.append(Switched(mm.name, mm.pgd))
 
+    def _sync_current_stack_to_mm(self, mm: Mm) -> None:
+        """Copy the top-level entry of the stack that is in use, before `mm` becomes active."""
+        stack = self.stack_of(self.current)
+        entry_pa = self.pgtable.pgd_offset(mm.pgd, stack.base)
+        if self.pgtable.top_none(self.pgtable.get(entry_pa)):
+            reference = self.pgtable.pgd_offset(self.init_mm.pgd, stack.base)
+            by = "sync_current_stack_to_mm"
+            self.pgtable.set(entry_pa, self.pgtable.get(reference), by)
+
     def run(
         self, task: Task, what: "str | Callable[..., int | None]", *args: Any, **kwargs: Any
     ) -> Stop:
@@ -179,18 +255,17 @@ class Kernel:
         stack or a fork it returns -ENOMEM. Raises KernelError from inside a run, and ValueError
         for what is no routine and for an argument that a routine cannot take.
         """
-        if self._running or self.current.frames:
+        if self._cpu_nr in self._running or self.current.frames:
             raise KernelError(f"{self.current!r} is running: {task!r} cannot run inside it")
-        if task.mm not in self.pgd_list and task.mm is not self.init_mm:
+        if task.mm not in self.pgd_list and task.mm not in self.outside:
             raise ValueError(f"{task!r} is no task of this kernel")
         if isinstance(what, str):
             check_routine(what, self.routines, self.image)
             check_registers(what, args, kwargs)
-        self._running = True
+        nr = self._cpu_nr
+        self._running.add(nr)
         try:
-            self.stack_of(task)
-            self.switch_mm(task.mm)
-            self.current = task
+            self._switch_to(task)
             if isinstance(what, str):
                 return self._run_routine(what, kwargs)
             value = what(self, *args, **kwargs)
@@ -199,7 +274,7 @@ class Kernel:
         except OutOfFrames:
             value = -ENOMEM
         finally:
-            self._running = False
+            self._running.discard(nr)
         return Returned((value or 0) & (1 << 64) - 1)
 
     # -- for modelled functions
@@ -235,9 +310,19 @@ class Kernel:
         self.memory.write(pa, data)
         return self.layout.va(pa)
 
-    def map_kernel_page(self, va: int, pa: int, flags: int, by: str) -> None:
-        """Map one page in init_mm, under a top-level entry that exists in all tables."""
-        map_kernel_page(self, va, pa, flags, by, table_flags=PAGE_TABLE)
+    def flush_tlb_all(self) -> None:
+        """Have every CPU forget its translations."""
+        for cpu in self.machine.cpus:
+            cpu.invalidate_tlb()
+
+    def caller(self) -> str:
+        """Return who called the running function, as in memremap+0xb4/0x110; "" if nobody did."""
+        frames = self.current.frames
+        if not frames:
+            return ""
+        stack = self.stack_of(self.current)
+        returns_to = self.memory.read_u64(stack.pa_of(frames[-1][1]))
+        return symbolise(self.image, returns_to) if returns_to else ""
 
     def progress(self, nr_pages: int) -> None:
         """Tell whoever watches that `nr_pages` more have been added."""
@@ -296,6 +381,8 @@ class Kernel:
         stores = stored_entry(self, routine, registers)
         if self.current.frames:
             site, rsp = call_site(self, routine)
+            if self.build.frame_pointers:
+                registers.setdefault("rbp", self.current.frames[-1][1] - 8)
             stop = self.cpu.run(site.address, returns_to=site.return_address, rsp=rsp, **registers)
         else:
             stop = self.cpu.run(
@@ -306,7 +393,53 @@ class Kernel:
             )
         if stores and self.pgtable.get(stores[0]) != stores[1]:
             self.pgtable.writers.note(stores[0], by=routine)
-        return stop if type(stop) is Returned else self._finish(stop)
+        return self._came_back(stop) if type(stop) is Returned else self._finish(stop)
+
+    def _came_back(self, stop: Stop) -> Stop:
+        """Tell the history of the faults that were handled on the way."""
+        if self._page_faults:
+            self._tell_fixed_up()
+        return stop
+
+    def _tell_fixed_up(self) -> None:
+        """A fault was handled if its address is mapped now, in the table that it faulted under."""
+        faults, self._page_faults[:] = list(self._page_faults), []
+        for fault in faults:
+            note_lazy_copy(self, fault)
+            now = self.walk_under(self.boot_paging.with_root(fault.cr3), fault.address)
+            if now.verdict == "mapped":
+                slot, before = self.layout.pgd_index(fault.address), fault.walk
+                filled = before is not None and none(before.steps[-1].entry)
+                filled = filled and len(before.steps) == 1 if before else False
+                self.history.append(FixedUp(self.current.comm, fault.address, slot, filled))
+        self._raised.clear()
+
+    def _delivered(self, delivery: Delivery) -> None:
+        """Remember what the kernel's own handler is entered for."""
+        exc = delivery.exceptions[-1]
+        self._raised[delivery.rsp] = exc
+        if isinstance(exc, PageFault):
+            self._page_faults.append(exc)
+
+    def _switch_to(self, task: Task) -> None:
+        """Go on in another task: its table first, on the stack of the old one; then its stack."""
+        self.stack_of(task)
+        self.switch_mm(task.mm)
+        if self.handles_faults and self.release.vmap_stack and task is not self.current:
+            self._prepare_switch_to(task)
+        self.current = task
+
+    def _prepare_switch_to(self, task: Task) -> None:
+        """Touch the next stack while the old one can still take a fault: a new entry is copied."""
+        stop = self.cpu.run(
+            self._prepare_switch,
+            returns_to=self._run_return,
+            rdi=self.stack_of(task).top - 8,
+            rsp=self._push_run_return(),
+        )
+        if not isinstance(stop, Returned):
+            raise TaskDied(self._finish(stop))
+        self._came_back(stop)
 
     def _push_run_return(self) -> int:
         """Put the return address of a bare run where the current stack is free; return RSP."""
@@ -324,9 +457,28 @@ class Kernel:
 
     def _finish(self, stop: Stop) -> Stop:
         """Name what killed the running task, and keep what its oops needs."""
+        if self._dies_at is not None and isinstance(stop, Halted):
+            stop = self._died_by_itself(stop)
         if isinstance(stop, (PageFault, Trap)):
             stop = with_symbol(stop, self.image)
             last = self._last_death
             self._last_death = Death.of(self, stop, last.number + 1 if last else 1)
             self._first_death = self._first_death or self._last_death
         return stop
+
+    def _died_by_itself(self, stop: Halted) -> Stop:
+        """Return what the handler that gave up was entered for; other stops as they are.
+
+        RDI holds its struct pt_regs, whose upper part is the CPU's own frame.
+        """
+        if self._dies_at is None or stop.rip != self._dies_at.address:
+            return stop
+        regs = self.cpu.registers.rdi
+        exc = self._raised.get(regs + PT_REGS_ERROR_CODE) or self._raised.get(regs + PT_REGS_RIP)
+        if exc is None:
+            raise KernelError(f"the handler died with pt_regs at {regs:#x}, where none are")
+        for fault in self._page_faults:
+            note_lazy_copy(self, fault)
+        self._page_faults.clear()
+        self._raised.clear()
+        return exc

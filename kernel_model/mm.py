@@ -8,18 +8,17 @@ source: arch/x86/mm/pgtable.c, pgd_alloc() and pgd_ctor() (v6.17).
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from emu import OutOfFrames, PhysAddr, VirtAddr
+from emu import OutOfFrames, PhysAddr, PhysMemory, VirtAddr
 from emu.paging import ENTRIES
 from kernel_model.errors import ENOMEM
-from kernel_model.history import Forked
-from kernel_model.layout import LDT_SLOT, PAGE_SIZE
-from kernel_model.pgtable import PAGE_KERNEL
+from kernel_model.history import Exited, Forked
+from kernel_model.layout import PAGE_SIZE
+from kernel_model.vmalloc import VmArea, __vmalloc_node_range, vfree
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
 
 THREAD_SIZE: Final = 4 * PAGE_SIZE
-_STACK_STRIDE: Final = 2 * THREAD_SIZE  # a guard of the same size below each stack
 
 
 @dataclass(eq=False, slots=True)
@@ -32,10 +31,14 @@ class Mm:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A kernel stack: [base, base + THREAD_SIZE), physically contiguous from `pa`."""
+    """A kernel stack: [base, base + THREAD_SIZE), in the frames `pages`.
+
+    `area` is its place in the vmalloc area, if that is where it lies.
+    """
 
     base: VirtAddr
-    pa: PhysAddr
+    pages: tuple[PhysAddr, ...]
+    area: VmArea | None = None
 
     @property
     def top(self) -> int:
@@ -44,7 +47,16 @@ class Stack:
 
     def pa_of(self, va: int) -> PhysAddr:
         """Return where a word of the stack lies."""
-        return PhysAddr(self.pa + va - self.base)
+        page, offset = divmod(va - self.base, PAGE_SIZE)
+        return PhysAddr(self.pages[page] + offset)
+
+    def peek(self, memory: PhysMemory, va: int) -> bytes:
+        """Return all from `va` up."""
+        first, offset = divmod(va - self.base, PAGE_SIZE)
+        data = memory.peek(self.pages[first] + offset, PAGE_SIZE - offset)
+        for page in self.pages[first + 1 :]:
+            data += memory.peek(page, PAGE_SIZE)
+        return data
 
 
 @dataclass(eq=False, slots=True)
@@ -66,7 +78,6 @@ def pgd_alloc(kernel: "Kernel", name: str) -> Mm:
     mm = Mm(name, kernel.frames.allocate())
     words = kernel.memory.words
     boundary = kernel.layout.kernel_pgd_boundary
-    assert boundary > LDT_SLOT  # so each mm's own slot 272 stays empty
     new, old = mm.pgd >> 3, kernel.init_mm.pgd >> 3
     words[new + boundary : new + ENTRIES] = words[old + boundary : old + ENTRIES]
     kernel.pgd_list[mm] = None
@@ -92,32 +103,44 @@ def fork(kernel: "Kernel", comm: str) -> Task:
     return task
 
 
-def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
-    """Give a task its kernel stack, in vmalloc space (VMAP_STACK); done when it first runs.
+def exit_task(kernel: "Kernel", task: Task) -> None:
+    """End a task: its table goes, and its stack with it, by way of a vfree()."""
+    kernel.tasks.remove(task)
+    if task.mm in kernel.pgd_list:
+        pgd_free(kernel, task.mm)
+    kernel.history.append(Exited(task.comm, task.mm.pgd))
+    stack, task.stack = task.stack, None
+    if stack is not None and stack.area is not None:
+        vfree(kernel, stack.area)
+    elif stack is not None:
+        for page in stack.pages:
+            kernel.frames.free(page)
 
-    Needs no sync: the top-level entries of the vmalloc area exist since boot. Raises OutOfFrames.
+
+def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
+    """Give a task its kernel stack; done when it first runs. Raises OutOfFrames.
+
+    It lies in the vmalloc area (e37e43a497d5, VMAP_STACK, 4.9), or before that in the direct map.
     """
-    base = VirtAddr(kernel.layout.vmalloc_base + kernel.nr_stacks * _STACK_STRIDE + THREAD_SIZE)
     try:
-        stack = Stack(base, kernel.frames.allocate_block(THREAD_SIZE))
-        _map_stack(kernel, stack)
+        task.stack = _vmap_stack(kernel) if kernel.release.vmap_stack else _direct_stack(kernel)
     except OutOfFrames:
         kernel.refuse("alloc_thread_stack_node", ENOMEM, f"no memory for the stack of {task.comm}")
         raise
-    kernel.memory.zero(stack.pa, THREAD_SIZE)
-    kernel.nr_stacks += 1
-    task.stack = stack
-    return stack
+    return task.stack
 
 
-def _map_stack(kernel: "Kernel", stack: Stack) -> None:
-    """Map a stack, or give its frames back: only the first page can lack a table."""
-    offsets = range(0, THREAD_SIZE, PAGE_SIZE)
-    try:
-        for offset in offsets:
-            va, pa = stack.base + offset, stack.pa + offset
-            kernel.map_kernel_page(va, pa, PAGE_KERNEL, "alloc_thread_stack_node")
-    except OutOfFrames:
-        for offset in offsets:
-            kernel.frames.free(PhysAddr(stack.pa + offset))
-        raise
+def _vmap_stack(kernel: "Kernel") -> Stack:
+    area = __vmalloc_node_range(kernel, THREAD_SIZE, THREAD_SIZE, "stack")
+    if area is None:
+        raise OutOfFrames("no room for a stack in the vmalloc area")
+    pages = range(area.start, area.mapped_end, PAGE_SIZE)
+    frames = tuple(kernel.walk(page).pa or PhysAddr(0) for page in pages)
+    return Stack(VirtAddr(area.start), frames, area)
+
+
+def _direct_stack(kernel: "Kernel") -> Stack:
+    pa = kernel.frames.allocate_block(THREAD_SIZE)
+    kernel.memory.zero(pa, THREAD_SIZE)
+    pages = tuple(PhysAddr(at) for at in range(pa, pa + THREAD_SIZE, PAGE_SIZE))
+    return Stack(kernel.layout.va(pa), pages)

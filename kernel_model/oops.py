@@ -16,6 +16,7 @@ from emu.instruction import decode
 from emu.paging import CR4_PKE, U64, XD
 from emu.walk import Walk
 from kernel_model.builds import Build, module_of
+from kernel_model.callstack import symbolise
 from kernel_model.death import CODE_BEFORE, Death, Entries
 from kernel_model.layout import PAGE_SIZE
 from kernel_model.pgtable import named
@@ -244,16 +245,3 @@ def _return_slot(image: Image, address: int, rsp: int) -> int | None:
     """Return where the running function's return address lies, relative to the first RSP."""
     depth = image.stack_depth(address)
     return None if depth is None else rsp + depth
-
-
-def symbolise(image: Image, address: int, *, returned_to: bool = False) -> str:
-    """Return "symbol+0x9/0x6d [module]" (%pS); a return address is looked up one byte before."""
-    at = address - 1 if returned_to else address
-    found = image.lookup(at)
-    if found is None:
-        at, found = address, image.lookup(address)
-    if found is None:
-        return f"0x{address:x}"
-    module = module_of(found.section)
-    offset = found.offset + address - at
-    return f"{found.symbol}+{offset:#x}/{found.size:#x}" + (f" [{module}]" if module else "")

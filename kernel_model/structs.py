@@ -35,11 +35,15 @@ PGMAP_TYPE: Final = 0x00
 PGMAP_VMEMMAP_SHIFT: Final = 0x04
 SIZEOF_PGMAP: Final = 0x40
 
+# struct pt_regs (arch/x86/include/asm/ptrace.h): r15 first; the CPU's own frame from rip on
+PT_REGS_ERROR_CODE: Final = 0x78
+PT_REGS_RIP: Final = 0x80
+
 _PAGE: Final = Struct("<QQQQQQiiQ")
 
 
-def assembly_constants(sizeof_page: int, refcount_reset_types: frozenset[int]) -> dict[str, int]:
-    """Return what the routines are assembled with."""
+def struct_constants(sizeof_page: int, refcount_reset_types: frozenset[int]) -> dict[str, int]:
+    """Return what the routines must know of the structures."""
     return {
         "SIZEOF_PAGE": sizeof_page,
         "PAGE_FLAGS": 0x00,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 from weakref import ref
 
-from emu import PhysAddr, VirtAddr, map_page
+from emu import PageFault, PhysAddr, VirtAddr, map_page
 from emu.paging import ENTRY_SIZE
 from emu.walk import Step
 from kernel_model.history import Populated
@@ -115,6 +115,18 @@ def map_kernel_page(
                 name = "p4d" if kernel.pgtable.p4d_folded else "pgd"
                 slot = kernel.layout.pgd_index(va)
                 kernel.history.append(Populated(name, va, slot, step.entry, by))
+
+
+def note_lazy_copy(kernel: "Kernel", fault: PageFault) -> None:
+    """Note that vmalloc_fault() copied a top-level entry, if it did, for a fault it was entered for.
+
+    The guest's handler does that itself; it may die later on, and the entry stays.
+    """
+    if fault.walk is None or len(fault.walk.steps) != 1:
+        return
+    _, entry_pa, before = fault.walk.steps[0]
+    if none(before) and not none(kernel.pgtable.get(entry_pa)):
+        kernel.pgtable.writers.note(entry_pa, by="vmalloc_fault")
 
 
 def stored_entry(

@@ -13,7 +13,10 @@ from emu.paging import ENTRY_NAME, PS, RW, US, XD, A, D, G, P, frame, page_size
 from emu.walk import Step, Walk
 from kernel_model.errors import ERRNO_NAME
 from kernel_model.history import (
+    Cleared,
     Event,
+    Exited,
+    FixedUp,
     Forked,
     LeftOut,
     Mapped,
@@ -21,6 +24,7 @@ from kernel_model.history import (
     Refused,
     Switched,
     Synced,
+    Unmapped,
 )
 from kernel_model.layout import TIB, Layout
 from kernel_model.pgtable import linux_name
@@ -219,6 +223,16 @@ def _event_text(event: Event) -> str:
     match event:
         case Forked(comm, pgd):
             return f"fork: {comm} gets a table at pa {pgd:#x}, a copy of init_mm's kernel slots"
+        case Exited(comm, pgd):
+            return f"exit: {comm}'s table at pa {pgd:#x} is freed"
+        case FixedUp(comm, address, slot, filled):
+            how = f"copies slot {slot} from init_mm" if filled else "finds nothing to copy"
+            return f"vmalloc_fault: {comm} faults at {address:016x}; {how}; the access is repeated"
+        case Unmapped(region, start, end, path):
+            return f"{path}: {region} {_span(start, end - 1)} is unmapped"
+        case Cleared(_, slot, path, tables):
+            others = f" and in {tables} task tables" if tables else " alone"
+            return f"{path}: empties slot {slot}, in init_mm{others}"
         case Switched(name, cr3):
             return f"switch_mm: CR3 = {cr3:#x}, {name}'s table"
         case Populated():
