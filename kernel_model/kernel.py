@@ -188,6 +188,12 @@ class Kernel:
         """
         return self.release.vmalloc_fault is not None
 
+    @property
+    def handled_faults(self) -> int:
+        """How many page faults of the kernel its own handler has fixed up; it counts them."""
+        counter = self.image.symbols.get("handled_faults")
+        return int(self.memory.words[boot.kernel_pa(counter.address) >> 3]) if counter else 0
+
     def kthread(self, comm: str) -> Task:
         """Make a kernel thread that runs on init_mm's own table."""
         task = Task(comm, self.next_pid(), self.init_mm)

@@ -205,7 +205,7 @@ def __vmalloc_node_range(
     frames: list[PhysAddr] = []
     try:
         frames.extend(kernel.frames.allocate() for _ in range(size >> PAGE_SHIFT))
-        map_kernel_range(kernel, start, start + size, frames, kind)
+        map_kernel_range(kernel, start, start + size, frames)
     except OutOfFrames:
         _unmap(kernel, start, start + size)
         for frame in frames:
@@ -216,9 +216,7 @@ def __vmalloc_node_range(
 
 
 @kernel_function
-def map_kernel_range(
-    kernel: "Kernel", start: int, end: int, frames: list[PhysAddr], kind: str
-) -> None:
+def map_kernel_range(kernel: "Kernel", start: int, end: int, frames: list[PhysAddr]) -> None:
     """Map [start, end) to `frames`, page by page. Raises OutOfFrames."""
     path, mask = "map_kernel_range", 0
     for addr, frame in zip(range(start, end, PAGE_SIZE), frames, strict=True):
@@ -227,7 +225,6 @@ def map_kernel_range(
         ptep, by_pte = pte_alloc_track(kernel, pmdp, addr)
         kernel.pgtable.set(ptep, frame | PAGE_KERNEL)
         mask |= by_pud | by_pmd | by_pte | PGTBL_PTE_MODIFIED
-    kernel.history.append(Mapped("vmalloc", start, end, path, f"4 KiB pages for {kind}"))
     _sync(kernel, mask, start, end)
 
 

@@ -38,6 +38,8 @@ def story_lines(run: ScenarioRun, recorder: "Recorder | None" = None) -> Iterato
     for line in render.history_lines(kernel.history[kernel.nr_boot_events :]):
         yield "  " + line
     yield from _unsynced_lines(kernel)
+    for note in run.ending.notes:
+        yield f"  {note}"
     yield ""
     if recorder is not None:
         yield f"Trace: the end of {recorder.instructions} instructions"

@@ -6,7 +6,7 @@ Knows which there are and how one is run. Nothing here loads an engine before `r
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from kernel_model.releases import find_release
+from kernel_model.releases import RELEASES, find_release
 from kernel_model.scenarios import vmemmap_devdax, vmemmap_subpmd
 from kernel_model.scenarios.spec import Parameter, Scenario, Value
 from kernel_model.words import did_you_mean
@@ -42,9 +42,12 @@ def prepare(
     """Check everything and boot the kernel; ValueError, naming the value, for what is wrong."""
     scenario = find_scenario(name)
     release = scenario.release if release is None else release
-    find_release(release)
     if levels not in (4, 5):
         raise ValueError(f"levels {levels}: expected 4 or 5")
+    why_not = scenario.why_not(find_release(release), levels)
+    if why_not:
+        can = [r.name for r in RELEASES.values() if not scenario.why_not(r, levels)]
+        raise ValueError(f"{name}: {why_not}: expected one of {', '.join(can) or 'no release'}")
     values = scenario.settings(settings or {}, levels)
 
     from kernel_model.kernel import Kernel
@@ -53,10 +56,8 @@ def prepare(
         release,
         levels=levels,
         build=build,
-        vmemmap_base=int(values["vmemmap_base"]),
-        ram=int(values["ram"]),
-        struct_page=int(values["struct_page"]),
         progress=progress,
+        **scenario.boots(values),
     )
     return scenario, kernel, values
 
