@@ -9,7 +9,7 @@ A run of neighbouring entries with one writer is one record, so a table filled f
 as much as an entry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 from weakref import ref
@@ -73,6 +73,11 @@ class Writers:
             if first <= entry_pa < end:
                 return number, Write(by, "stored", at)
         return None
+
+    def records(self) -> Iterator[tuple[int, int, Write]]:
+        """Yield every record, oldest first: its first entry's place, the end, and the write."""
+        for first, end, by, at in self._runs[1:]:
+            yield first, end, Write(by, "stored", at)
 
     def of_walk(self, steps: Sequence[Step], parent: int = 0) -> tuple[Write | None, ...]:
         """Return who wrote each entry of a walk, root first; None for nobody, or nobody noted.
