@@ -32,7 +32,12 @@ init_mm has none; or it points to the same one with other bits."""
 Reason = Literal[
     "not-synced", "sync-died", "left-to-faults", "outside-pgd-list", "replaced", "per-mm", "unseen"
 ]
-Verdict = Literal["mapped", "never-mapped", "unmapped", "unsynced", "stale", "malformed", "per-mm"]
+Verdict = Literal[
+    "mapped", "never-mapped", "unmapped", "unsynced", "stale", "different", "malformed", "per-mm"
+]
+"""What an address comes to: the worst that is true of it. Of tables that differ: some lack the
+entry, some have another one, some the same with other bits. Where none maps it: it never was, or
+is no more. "malformed": init_mm's own walk ends at a reserved bit or outside RAM."""
 
 
 class Table(NamedTuple):
@@ -202,7 +207,9 @@ def _verdict(
         return "unmapped" if last is not None and last.how == "cleared" else "never-mapped"
     if walk.verdict != "mapped":
         return "malformed"
-    return "unsynced" if kinds - {None} else "mapped"
+    if "lacking" in kinds:
+        return "unsynced"
+    return "different" if "flags" in kinds else "mapped"
 
 
 def _kind(kernel: "Kernel", entry: int, reference: int) -> Kind | None:
@@ -227,9 +234,7 @@ def _entries(kernel: "Kernel", mm: Mm, first: int) -> bytes:
     return kernel.memory.peek(mm.pgd + ENTRY_SIZE * first, ENTRY_SIZE * (ENTRIES - first))
 
 
-def _cause(
-    kernel: "Kernel", replay: Replay, slot: int, kind: Kind, members: list[Table]
-) -> Cause:
+def _cause(kernel: "Kernel", replay: Replay, slot: int, kind: Kind, members: list[Table]) -> Cause:
     """Say why some tables of one sort have not what init_mm has."""
     at, event = replay.filled(slot) or (None, None)
     if at is None or event is None:

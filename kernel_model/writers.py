@@ -123,9 +123,9 @@ def map_kernel_page(
 
 
 def note_lazy_copy(kernel: "Kernel", fault: PageFault) -> None:
-    """Note that vmalloc_fault() copied a top-level entry, if it did, for a fault it was entered for.
+    """Note that vmalloc_fault() copied the top-level entry that a fault was about, if it did.
 
-    The guest's handler does that itself; it may die later on, and the entry stays.
+    The guest's handler does that itself; it may die of what it does next, and the entry stays.
     """
     if fault.walk is None or len(fault.walk.steps) != 1:
         return
