@@ -60,7 +60,7 @@ def _unsynced_lines(kernel: "Kernel") -> Iterator[str]:
     verdicts: list[tuple[int, int, str]] = []  # first slot, last slot, what is true of them
     for event in filled:
         entry = kernel.pgtable.get(kernel.pgtable.pgd_offset(kernel.init_mm.pgd, event.addr))
-        if not kernel.pgd_list or kernel.pgtable.top_none(entry) and event.slot not in differs:
+        if not kernel.pgd_list or (kernel.pgtable.top_none(entry) and event.slot not in differs):
             continue
         verdict = _verdict(differs.get(event.slot))
         if verdicts and verdicts[-1][1:] == (event.slot - 1, verdict):
