@@ -53,7 +53,7 @@ _DF_STACKS: Final = DATA + 0x19_0000  # a page a CPU
 MOST_CPUS: Final = 8
 _MODULES_PA: Final = 0x220_0000
 _MODULES_ALIGN: Final = GIB // 2  # of where they begin, with and without RANDOMIZE_BASE
-_IVT: Final = b"".join((0xF000FF53 + 0x10 * n).to_bytes(4, "little") for n in range(256))
+IVT: Final = b"".join((0xF000FF53 + 0x10 * n).to_bytes(4, "little") for n in range(256))
 """The vectors of real mode, which firmware leaves in the first KiB of RAM: segment F000."""
 
 _ENTRIES: Final = {
@@ -103,7 +103,6 @@ def make_machine(e820: E820, levels: int, cpus: int) -> Machine:
     )
     for cpu in machine.cpus:
         cpu.write(rflags=0x202)  # interrupts on
-    machine.memory.write(PhysAddr(0), _IVT)
     return machine
 
 

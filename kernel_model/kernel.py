@@ -58,7 +58,8 @@ class Kernel:
     `release` is a name from RELEASES; `build` overrides the release's own; `vmemmap_base` is the
     one KASLR choice (see `layout`); `ram` is boot RAM from physical 0, in bytes, whole 128 MiB, or
     the map of RAM and devices; `struct_page` is 64, 80 or 96; `hugetlbfs` is the kernel's
-    configuration. Raises ValueError for a value that makes no kernel.
+    configuration; `ivt` says whether firmware left real mode's vectors in page 0. Raises ValueError
+    for a value that makes no kernel.
 
     All that runs, runs on one CPU at a time: `cpu`, whose task is `current`; see `use_cpu`.
     """
@@ -74,12 +75,23 @@ class Kernel:
         struct_page: int = 64,
         cpus: int = 1,
         hugetlbfs: bool = True,
+        ivt: bool = True,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.e820: Final[E820] = ram if isinstance(ram, E820) else E820.plain(ram)
         self.ram: Final = self.e820.ram_end
         if not 1 <= cpus <= boot.MOST_CPUS:
             raise ValueError(f"{cpus} CPUs: expected 1 to {boot.MOST_CPUS}")
+        self._options: Final[dict[str, Any]] = {
+            "levels": levels,
+            "build": build,
+            "vmemmap_base": vmemmap_base,
+            "ram": ram,
+            "struct_page": struct_page,
+            "cpus": cpus,
+            "hugetlbfs": hugetlbfs,
+            "ivt": ivt,
+        }
         if struct_page not in SIZEOF_PAGE:
             raise ValueError(f"struct page of {struct_page} bytes: expected 64, 80 or 96")
         self.release: Final[Release] = find_release(release)
@@ -99,6 +111,8 @@ class Kernel:
         self.routines: Final = routines(self.build.name, constants)
         self.machine: Final[Machine] = boot.make_machine(self.e820, levels, cpus)
         self.memory: Final[PhysMemory] = self.machine.memory
+        if ivt:
+            self.memory.write(PhysAddr(0), boot.IVT)
         self.frames: Final[Frames] = self.machine.frames
         self.cpu: Cpu = self.machine.cpu
         self.pgtable: Final = Pgtable(self.memory, self.layout, Writers(self))
@@ -119,7 +133,7 @@ class Kernel:
         self.init_task: Final = self._idle[0]
         self.current: Task = self.init_task
         self._currents: Final = list(self._idle)
-        self._cpu_nr = 0
+        self.cpu_nr = 0
         self.zone_device = VirtAddr(0)
         self.boot_paging: Final[Paging] = self.cpu.paging
         self.selectors: Final[dict[str, int]] = self.cpu.selectors
@@ -155,6 +169,10 @@ class Kernel:
         """
         return fork(self, comm)
 
+    def twin(self) -> "Kernel":
+        """Boot another kernel with the same options."""
+        return Kernel(self.release.name, **self._options)
+
     def exit(self, task: Task) -> None:
         """End a task that is not running; its table and its stack are freed.
 
@@ -164,7 +182,7 @@ class Kernel:
             raise ValueError(f"{task!r} is no task of this kernel")
         if task.frames:
             raise KernelError(f"{task!r} is running: it cannot exit")
-        here = self._cpu_nr
+        here = self.cpu_nr
         for nr, cpu in enumerate(self.machine.cpus):
             if cpu.cr3 == task.mm.pgd or task in (self._currents[nr], self.current):
                 self.use_cpu(nr)
@@ -177,8 +195,8 @@ class Kernel:
         """Make another CPU the one that runs: `cpu` is it, and `current` its task."""
         if not 0 <= nr < len(self._idle):
             raise ValueError(f"CPU {nr}: expected one of 0 to {len(self._idle) - 1}")
-        self._currents[self._cpu_nr] = self.current
-        self._cpu_nr, self.cpu, self.current = nr, self.machine.cpus[nr], self._currents[nr]
+        self._currents[self.cpu_nr] = self.current
+        self.cpu_nr, self.cpu, self.current = nr, self.machine.cpus[nr], self._currents[nr]
 
     @property
     def handles_faults(self) -> bool:
@@ -261,14 +279,14 @@ class Kernel:
         stack or a fork it returns -ENOMEM. Raises KernelError from inside a run, and ValueError
         for what is no routine and for an argument that a routine cannot take.
         """
-        if self._cpu_nr in self._running or self.current.frames:
+        if self.cpu_nr in self._running or self.current.frames:
             raise KernelError(f"{self.current!r} is running: {task!r} cannot run inside it")
         if task.mm not in self.pgd_list and task.mm not in self.outside:
             raise ValueError(f"{task!r} is no task of this kernel")
         if isinstance(what, str):
             check_routine(what, self.routines, self.image)
             check_registers(what, args, kwargs)
-        nr = self._cpu_nr
+        nr = self.cpu_nr
         self._running.add(nr)
         try:
             self._switch_to(task)

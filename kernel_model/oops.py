@@ -15,7 +15,7 @@ from emu.fault import BP, DE, DF, GP, NP, PF_I, PF_P, PF_PK, PF_RSVD, PF_U, PF_W
 from emu.instruction import decode
 from emu.paging import CR4_PKE, U64, XD
 from emu.walk import Walk
-from kernel_model.builds import Build, module_of
+from kernel_model.builds import Build, is_text
 from kernel_model.callstack import symbolise
 from kernel_model.death import CODE_BEFORE, Death, Entries
 from kernel_model.layout import PAGE_SIZE
@@ -238,7 +238,7 @@ def call_trace(registers: Registers, stack: bytes, image: Image) -> Iterator[str
 def _is_text(image: Image, address: int) -> bool:
     """__kernel_text_address(): does `address` lie in a function of vmlinux or a module?"""
     found = image.lookup(address)
-    return found is not None and (found.section == ".text" or module_of(found.section) is not None)
+    return found is not None and is_text(found.section)
 
 
 def _return_slot(image: Image, address: int, rsp: int) -> int | None:

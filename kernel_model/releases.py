@@ -197,7 +197,7 @@ _5_6: Final = replace(
     _5_8,
     name="5.6",
     summary="vmalloc_fault(); a purge no longer syncs the vmalloc area by chance",
-    build="6.8",
+    build="4.4",
     uname="5.6.0",
     vmalloc_sync="fault",
     vmalloc_fault=VmallocFault(leaves="known", validates="presence"),

@@ -35,7 +35,7 @@ IOREMAP_MAX_ORDER: Final = PUD_SHIFT  # an ioremap area is aligned to its size, 
 
 @dataclass(frozen=True, slots=True, order=True)
 class VmArea:
-    """[start, end), the guard page at the end included.
+    """[start, end), with a `guard` at the end that is never mapped.
 
     `caller` is who asked, as in `memremap+0xb4/0x110`; `phys` what an ioremap maps.
     """
@@ -45,11 +45,12 @@ class VmArea:
     kind: str
     caller: str = ""
     phys: int | None = None
+    guard: int = PAGE_SIZE
 
     @property
     def mapped_end(self) -> int:
-        """The byte after the last that is mapped."""
-        return self.end - PAGE_SIZE
+        """The byte after the last that may be mapped."""
+        return self.end - self.guard
 
     def __str__(self) -> str:
         """Write it as a line of /proc/vmallocinfo."""
@@ -116,6 +117,26 @@ class VmapAreas:
         """Make an area's addresses free."""
         self._areas.remove(area)
         self._full = (0, 0, 0)
+
+
+def get_vm_area(kernel: "Kernel", size: int, kind: str) -> VmArea | None:
+    """Take addresses, and map nothing there; None if so many are not left in one piece."""
+    start = kernel.vmap_areas.lowest(size + PAGE_SIZE, PAGE_SIZE)
+    if start is None:
+        return None
+    return kernel.vmap_areas.insert(VmArea(start, start + size + PAGE_SIZE, kind, kernel.caller()))
+
+
+def fill_first_slot(kernel: "Kernel") -> None:
+    """Take all that is left of the area's first top-level slot, and map nothing there.
+
+    What is mapped next opens another slot.
+    """
+    layout = kernel.layout
+    border = (layout.vmalloc_base | layout.pgdir_size - 1) + 1
+    first = kernel.vmap_areas.lowest(2 * PAGE_SIZE, PAGE_SIZE)
+    if first is not None and first < border - PAGE_SIZE:
+        get_vm_area(kernel, border - first - PAGE_SIZE, "reserved")
 
 
 def vmallocinfo(kernel: "Kernel") -> list[str]:
@@ -189,16 +210,17 @@ def ioremap_page_range(kernel: "Kernel", start: int, end: int, phys: int) -> Non
 
 
 @kernel_function
-def __vmalloc_node_range(
-    kernel: "Kernel", size: int, align: int, kind: str, *, from_top: bool = False
-) -> VmArea | None:
-    """Find an area of `size` bytes and map it, a fresh frame a page; None without room or memory.
+def vmalloc(kernel: "Kernel", size: int) -> int:
+    """Map fresh memory; return its address, 0 without room or memory."""
+    area = __vmalloc_node_range(kernel, -(-size // PAGE_SIZE) * PAGE_SIZE, PAGE_SIZE, "vmalloc")
+    return area.start if area else 0
 
-    The frames hold what RAM held. `from_top` takes the highest addresses, as percpu does.
-    """
+
+@kernel_function
+def __vmalloc_node_range(kernel: "Kernel", size: int, align: int, kind: str) -> VmArea | None:
+    """Find an area and map it, a zeroed frame a page; None without room or memory."""
     areas = kernel.vmap_areas
-    find = areas.highest if from_top else areas.lowest
-    start = find(size + PAGE_SIZE, align)
+    start = areas.lowest(size + PAGE_SIZE, align)
     if start is None:
         return None
     area = areas.insert(VmArea(start, start + size + PAGE_SIZE, kind, kernel.caller()))
@@ -228,6 +250,7 @@ def map_kernel_range(kernel: "Kernel", start: int, end: int, frames: list[PhysAd
     _sync(kernel, mask, start, end)
 
 
+@kernel_function
 def vfree(kernel: "Kernel", area: VmArea) -> None:
     """Unmap an area, give its frames back unless they are a device's, and purge it at once.
 
@@ -244,6 +267,7 @@ def vfree(kernel: "Kernel", area: VmArea) -> None:
         vmalloc_sync_all(kernel)
 
 
+@kernel_function
 def vmalloc_sync_all(kernel: "Kernel") -> None:
     """Sync every slot of the vmalloc area (vmalloc_sync_mappings() from 5.6 on)."""
     sync_global_pgds(kernel, kernel.layout.vmalloc_base, kernel.layout.vmalloc_end - 1)

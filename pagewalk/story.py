@@ -122,9 +122,16 @@ def _source_lines(run: ScenarioRun) -> Iterator[str]:
     died_in = getattr(run.ending.stop, "symbol", None) or ""
     for function, commit in scenario.broke.items():
         if not died_in:
-            yield f"a death in {function} would come from {commit}"
-        elif died_in.startswith(function + "+"):
+            yield f"a death{f' in {function}' if function else ''} would come from {commit}"
+        elif died_in.startswith(function):
             yield f"broke: {commit}"
-    yield f"fixed: {scenario.fixed}"
+    if isinstance(scenario.fixed, str):
+        yield f"fixed: {scenario.fixed}"
+    else:
+        for function, commit in scenario.fixed.items():
+            if died_in.startswith(function):
+                yield f"fixed: {commit}"
+            elif not died_in:
+                yield f"that in {function} was fixed by {commit}"
     if died_in:
         yield f"look at: {scenario.look_at}"

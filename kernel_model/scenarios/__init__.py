@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from kernel_model.releases import RELEASES, find_release
-from kernel_model.scenarios import vmemmap_devdax, vmemmap_subpmd
+from kernel_model.scenarios import (
+    ioremap_512g,
+    prealloc_nonpresent,
+    sync_race,
+    trace_fault_loop,
+    vmap_stack_switch,
+    vmemmap_devdax,
+    vmemmap_subpmd,
+)
 from kernel_model.scenarios.spec import Parameter, Scenario, Value
 from kernel_model.words import did_you_mean
 
@@ -17,9 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["SCENARIOS", "Parameter", "Scenario", "find_scenario", "prepare", "run_scenario"]
 
-SCENARIOS: Final = {
-    scenario.name: scenario for scenario in (vmemmap_devdax.SCENARIO, vmemmap_subpmd.SCENARIO)
-}
+_STORIES: Final[tuple[Scenario, ...]] = (
+    vmemmap_devdax.SCENARIO,
+    vmemmap_subpmd.SCENARIO,
+    ioremap_512g.SCENARIO,
+    prealloc_nonpresent.SCENARIO,
+    vmap_stack_switch.SCENARIO,
+    trace_fault_loop.SCENARIO,
+    sync_race.SCENARIO,
+)
+SCENARIOS: Final = {scenario.name: scenario for scenario in _STORIES}
 
 
 def find_scenario(name: str) -> Scenario:

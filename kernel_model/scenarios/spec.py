@@ -89,15 +89,15 @@ class Scenario:
     `check` refuses settings that make no sense together (ValueError), and `lacks` names what a
     release has not got that the story is about, if anything; `boots` says with which options of
     Kernel it begins, `nr_pages` how many pages it adds, and `play` runs it on the booted kernel.
-    `broke` cites the commit behind a death in each function, `fixed` those that ended it;
-    `look_at` is for a run that dies.
+    `broke` cites the commit behind a death in each function, `fixed` what ended them all, or by
+    function those that ended each; `look_at` is for a run that dies.
     """
 
     name: str
     summary: str
     release: str
     broke: Mapping[str, str]
-    fixed: str
+    fixed: str | Mapping[str, str]
     look_at: str
     parameters: tuple[Parameter, ...]
     play: Callable[["Kernel", Settings], "Ending"]
