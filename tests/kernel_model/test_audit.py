@@ -199,6 +199,18 @@ def test_a_frame_s_former_life_writes_nothing(kernel: Kernel) -> None:
     assert writers(found.others[0]) == [None]
 
 
+def test_a_table_s_former_life_writes_nothing_either(kernel: Kernel) -> None:
+    frame = kernel.frames.allocate()
+    kernel.pgtable.fill(frame, ENTRY, 0, 512)
+    kernel.frames.free(frame)
+    populate_compound(kernel, FOUR.pfn)
+
+    found = why(kernel, FOUR.boundary + (100 << 30))
+
+    assert found.reference.walk.table == frame
+    assert (found.verdict, writers(found.reference)) == ("never-mapped", [COMPOUND, None])
+
+
 def test_values_are_ram_s_whoever_noted_what(kernel: Kernel) -> None:
     populate_compound(kernel, FOUR.pfn)
     entry_pa = kernel.walk(FOUR.boundary).steps[0].entry_pa
@@ -306,10 +318,14 @@ def test_a_sync_that_dies_leaves_the_tables_behind_unsynced(where: Where) -> Non
         assert top_writer(kernel, tasks[0], where) == "sync_global_pgds"
 
 
-def test_a_difference_that_nothing_explains_is_called_so(kernel: Kernel) -> None:
+@pytest.mark.parametrize("name", ["early", "late"])
+def test_a_difference_that_nothing_explains_is_called_so(kernel: Kernel, name: str) -> None:
+    """A table that the fork, or a sync, has filled, and somebody else emptied."""
+    kernel.fork("early")
     populate_compound(kernel, FOUR.pfn)
-    task = kernel.fork("a")
-    put_slot(kernel, task.mm, FOUR.slot, 0)
+    kernel.fork("late")
+    sync_global_pgds(kernel, FOUR.boundary, FOUR.boundary)
+    put_slot(kernel, kernel.task(name).mm, FOUR.slot, 0)
 
     (found,) = audit(kernel)
 
