@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from emu import PhysAddr
 from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, A, D
 from emu.walk import Walk
 from kernel_model.history import Cleared, Populated, SyncDied
@@ -138,12 +139,12 @@ def audit(kernel: "Kernel") -> tuple[Lacking, ...]:
             slot,
             kernel.layout.slot_base(slot),
             kind,
-            entry,
+            kernel.pgtable.get(PhysAddr(members[0].mm.pgd + ENTRY_SIZE * slot)),
             reference[slot - first],
             tuple(members),
             _cause(kernel, replay, slot, kind, members),
         )
-        for (slot, kind, _, entry), members in sorted(found.items(), key=lambda item: item[0])
+        for (slot, kind, _, _), members in sorted(found.items(), key=lambda item: item[0])
     )
 
 

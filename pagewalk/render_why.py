@@ -1,4 +1,4 @@
-"""Text and JSON of `why` and `audit`: who disagrees with init_mm's table, who wrote what, and why.
+"""Text of `why` and `audit`: who disagrees with init_mm's table, who wrote what, and why.
 
 Knows how an answer reads, and that it fits a screen: tables that read the same share a column, and
 of many names a few are told. Refuses to judge (`kernel_model.auditing`).
@@ -6,13 +6,12 @@ of many names a few are told. Refuses to judge (`kernel_model.auditing`).
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from emu.paging import ENTRIES, ENTRY_NAME, page_size
 from emu.walk import Step, Walk
 from kernel_model.auditing import Cause, Lacking, Reading, Table, Why
 from kernel_model.pgtable import linux_name, none
-from kernel_model.scenarios.outcome import walk_json
 from kernel_model.words import show_size
 from kernel_model.writers import Write
 from pagewalk.render import end_text, flags_text
@@ -50,9 +49,9 @@ def written_text(entry: int, write: Write | None) -> str:
     return f"cleared by {write.by}" if write.how == "cleared" else write.by
 
 
-def cause_text(kernel: "Kernel", cause: Cause, slot: int, tables: Sequence[Table]) -> str:
-    """Say why tables have not what init_mm has."""
-    filled = _filled_text(kernel, cause, slot)
+def cause_text(kernel: "Kernel", cause: Cause, slots: str, tables: Sequence[Table]) -> str:
+    """Say why tables have not what init_mm has in a slot, or in neighbours with one story."""
+    filled = _filled_text(kernel, cause, slots)
     match cause.reason:
         case "not-synced":
             due = f": {cause.by}'s own comes at its end, and it did not get there"
@@ -72,7 +71,7 @@ def cause_text(kernel: "Kernel", cause: Cause, slot: int, tables: Sequence[Table
             return f"nothing in the history explains that{f': {filled}' if filled else ''}"
 
 
-def _filled_text(kernel: "Kernel", cause: Cause, slot: int) -> str:
+def _filled_text(kernel: "Kernel", cause: Cause, slots: str) -> str:
     """Say who wrote init_mm's entry, and when; nothing if the history does not."""
     if cause.path is None or cause.at is None:
         return ""
@@ -80,7 +79,7 @@ def _filled_text(kernel: "Kernel", cause: Cause, slot: int) -> str:
     times += [f"before {cause.before} was"] if cause.after and cause.before else []
     times += [f"before {cause.before} was forked"] if not cause.after and cause.before else []
     when = "at boot" if cause.at < kernel.nr_boot_events else " and ".join(times)
-    return f"{cause.path} wrote slot {slot} of init_mm {when}".rstrip()
+    return f"{cause.path} wrote {slots} of init_mm {when}".rstrip()
 
 
 # -- why
@@ -98,10 +97,12 @@ def why_lines(kernel: "Kernel", found: Why) -> Iterator[str]:
             yield from _columns(kernel, found.reference, block)
         if not shown:
             break
-    for reading in found.others[len(shown) :]:
-        yield f"and {who(reading.tables)}: {reading.walk.steps[0].entry:#x} in the slot"
+    rest = found.others[len(shown) :]
+    if rest:
+        nr_tables = sum(len(reading.tables) for reading in rest)
+        yield f"… and {_count(nr_tables)} in {len(rest):,} ways (all of them: --json)"
     yield ""
-    yield from _answer(kernel, found)
+    yield from _answer(kernel, found, shown)
 
 
 def _columns(kernel: "Kernel", reference: Reading, readings: Sequence[Reading]) -> Iterator[str]:
@@ -145,22 +146,23 @@ def _title(reading: Reading) -> str:
     return who(reading.tables) + ("" if first.on_pgd_list else ", not on pgd_list")
 
 
-def _answer(kernel: "Kernel", found: Why) -> Iterator[str]:
+def _answer(kernel: "Kernel", found: Why, shown: Sequence[Reading]) -> Iterator[str]:
     """The verdict, where the walks part, and why."""
     nr_tables = sum(len(reading.tables) for reading in found.others)
-    others = [reading for reading in found.others if reading.kind]
     yield f"{found.verdict.replace('-', ' ')}: {_verdict_text(kernel, found, nr_tables)}"
     if found.verdict == "per-mm":
         return
     top = found.reference.walk.steps[0]
     name = f"{ENTRY_NAME[top.level]} ({linux_name(top.level, kernel.layout.levels)})"
-    for reading in others:
+    for reading in shown:
+        if reading.kind is None:
+            continue
         entry = reading.walk.steps[0].entry
         values = f"init_mm has {top.entry:#x}, {who(reading.tables)} {entry:#x}"
         yield f"they differ first at the {name} slot {found.slot}: {values}"
         if reading.cause is not None:
-            yield f"  {cause_text(kernel, reading.cause, found.slot, reading.tables)}"
-    for reading in found.others:
+            yield f"  {cause_text(kernel, reading.cause, f'slot {found.slot}', reading.tables)}"
+    for reading in shown:
         if reading.kind is None and reading.walk.steps[0].entry != top.entry:
             yield f"{who(reading.tables)}: only A and D differ, which the CPU writes"
 
@@ -198,54 +200,6 @@ def _count(nr_tables: int) -> str:
     return f"{nr_tables:,} other table{'' if nr_tables == 1 else 's'}"
 
 
-def why_json(kernel: "Kernel", found: Why) -> dict[str, Any]:
-    """Return an answer as JSON has it."""
-    return {
-        "address": f"{found.addr:#x}",
-        "region": found.region,
-        "slot": found.slot,
-        "verdict": found.verdict,
-        "tables": [
-            _reading_json(kernel, found, reading) for reading in (found.reference, *found.others)
-        ],
-    }
-
-
-def _reading_json(kernel: "Kernel", found: Why, reading: Reading) -> dict[str, Any]:
-    levels = kernel.layout.levels
-    walk = walk_json(reading.walk, levels)
-    for step, write in zip(walk, reading.written, strict=True):
-        step["written"] = write and {"by": write.by, "how": write.how}
-    top = reading.walk.steps[0] if reading.walk.steps else None
-    return {
-        **_tables_json(reading.tables),
-        "walk": walk,
-        "end": reading.walk.verdict,
-        "pa": None if reading.walk.pa is None else f"{reading.walk.pa:#x}",
-        "differs": reading.kind,
-        "differs_at": top and walk[0]["linux_name"] if reading.kind else None,
-        "cause": reading.cause and _cause_json(reading.cause),
-    }
-
-
-def _tables_json(tables: Sequence[Table]) -> dict[str, Any]:
-    return {
-        "names": [table.name for table in tables],
-        "count": len(tables),
-        "on_pgd_list": tables[0].on_pgd_list,
-    }
-
-
-def _cause_json(cause: Cause) -> dict[str, Any]:
-    return {
-        "reason": cause.reason,
-        "path": cause.path,
-        "after_fork_of": cause.after,
-        "before_fork_of": cause.before,
-        "by": cause.by,
-    }
-
-
 # -- audit
 
 
@@ -253,14 +207,14 @@ def audit_lines(kernel: "Kernel", found: Sequence[Lacking], nr_tables: int) -> I
     """Tell what tables lack: neighbouring slots with one story share it."""
     first = kernel.layout.kernel_pgd_boundary
     yield f"init_mm's table and {_count(nr_tables)}, slots {first} to {ENTRIES - 1}"
-    findings = list(_runs(found))
+    findings = sorted(_runs(found), key=lambda run: run[0].slot)
     for finding in findings[:_FINDINGS]:
         one, last = finding[0], finding[-1]
         slots = f"slot {one.slot}" if one is last else f"slots {one.slot} to {last.slot}"
         yield ""
-        yield f"{slots} ({one.addr:016x}, {_regions(kernel, one.slot)})"
+        yield f"{slots} ({one.addr:016x}, {_regions(kernel, one.slot, last.slot)})"
         yield f"  {_KIND[one.kind]} {who(one.tables)}{_values(one)}"
-        yield f"  {cause_text(kernel, one.cause, one.slot, one.tables)}"
+        yield f"  {cause_text(kernel, one.cause, slots, one.tables)}"
     if findings[_FINDINGS:]:
         yield ""
         yield f"… and {len(findings) - _FINDINGS} more (all of them: --json)"
@@ -288,25 +242,9 @@ def _values(one: Lacking) -> str:
     return f": {one.entry:#x}, and init_mm has {one.reference:#x}"
 
 
-def _regions(kernel: "Kernel", slot: int) -> str:
-    """Name what lies in a slot."""
-    start = kernel.layout.slot_base(slot)
-    end = start + kernel.layout.pgdir_size
-    names = [name for name, a, b in kernel.layout.regions() if a < end and start < b]
+def _regions(kernel: "Kernel", first: int, last: int) -> str:
+    """Name what lies in a run of slots."""
+    layout = kernel.layout
+    start, end = layout.slot_base(first), layout.slot_base(last) + layout.pgdir_size
+    names = [name for name, low, high in layout.regions() if low < end and start < high]
     return ", ".join(names) or "no region"
-
-
-def audit_json(found: Sequence[Lacking]) -> list[dict[str, Any]]:
-    """Return what tables lack, as JSON has it."""
-    return [
-        {
-            "slot": one.slot,
-            "address": f"{one.addr:#x}",
-            "kind": one.kind,
-            "entry": f"{one.entry:#x}",
-            "reference": f"{one.reference:#x}",
-            **_tables_json(one.tables),
-            "cause": _cause_json(one.cause),
-        }
-        for one in found
-    ]

@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
 
     from kernel_model import audit
     from kernel_model.auditing import tables
-    from pagewalk.render_why import audit_json, audit_lines
+    from pagewalk.render_why import audit_lines
     from pagewalk.terminal import show
+    from pagewalk.why_json import audit_json
 
     found, nr_tables = audit(kernel), sum(1 for _ in tables(kernel))
     outcome = finished and finished.outcome

@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
         bad("ADDR", args.address, f"a canonical address of {12 + 9 * paging.levels} bits")
 
     from kernel_model import why
-    from pagewalk.render_why import why_json, why_lines
+    from pagewalk.render_why import why_lines
     from pagewalk.terminal import show
+    from pagewalk.why_json import why_json
 
     found = why(kernel, address)
     if args.json:
