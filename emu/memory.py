@@ -158,8 +158,7 @@ class Frames:
         OutOfFrames when so many are not left in one piece; single frames that came back do not
         count.
         """
-        if size < FRAME_SIZE or size & (size - 1):
-            raise ValueError(f"size {size:#x}: expected a power of two from {FRAME_SIZE:#x} on")
+        _check_block(size)
         pa = (self._top - size) & -size
         if pa < self.floor:
             raise OutOfFrames(f"no {size:#x} free bytes are left above {self.floor:#x}")
@@ -167,11 +166,29 @@ class Frames:
         self._top = pa
         return PhysAddr(pa)
 
+    def keep_low(self, size: int) -> PhysAddr:
+        """Keep the lowest free `size` bytes, aligned to `size`, and what lies below them.
+
+        Nothing of that is handed out until `floor` is what it was. OutOfFrames when the rest is
+        not that large.
+        """
+        _check_block(size)
+        pa = -(-self.floor // size) * size
+        if pa + size > self._top:
+            raise OutOfFrames(f"no {size:#x} free bytes are left below {self._top:#x}")
+        self.floor = pa + size
+        return PhysAddr(pa)
+
     def free(self, pa: PhysAddr) -> None:
         """Take back one frame that was handed out."""
         if pa & (FRAME_SIZE - 1) or not self._top <= pa < self._ceiling or pa in self._freed:
             raise ValueError(f"pa {pa:#x} is no frame that was handed out")
         self._freed[pa] = None
+
+
+def _check_block(size: int) -> None:
+    if size < FRAME_SIZE or size & (size - 1):
+        raise ValueError(f"size {size:#x}: expected a power of two from {FRAME_SIZE:#x} on")
 
 
 _ZERO_FRAME: Final = memoryview(bytes(FRAME_SIZE)).cast("Q")

@@ -29,10 +29,12 @@ _EVERYWHERE: Final = (
     "mm/page_init.S",
     "mm/vmemmap_pmd.S",
     "mm/switch_mm.S",
+    "mm/access.S",
     "mm/workqueue.S",
+    "mm/debug_vm_pgtable.S",
     "mm/data.S",
 )
-_STUBS: Final = ("stubs/vmalloc.S",)
+_STUBS: Final = ("stubs/ioremap.S", "stubs/vmalloc.S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +66,14 @@ class Build:
         return bases
 
 
-_TEMP = dict.fromkeys(
-    (
-        "memremap",
-        "ioremap_cache",
-        "__ioremap_caller",
-        "ioremap_page_range",
-    ),
-    "",
-)
 BUILDS: Final = {
     build.name: build
     for build in (
         Build(
             name="4.4",
+            sources=(*_EVERYWHERE, *_STUBS, "builds/4.4.S"),
             running=("mm/vmalloc_fault.S", "entry/exceptions.S", "builds/4.4-finit.S"),
-            sources=(*_EVERYWHERE, *_STUBS),
-            modules=("nd_btt", "nd_pmem"),
+            modules=("device_dax", "nd_btt", "nd_pmem", "xe"),
             placed={
                 ".text.fault": 0xFFFFFFFF_810662F0,
                 ".text.sched_fair": 0xFFFFFFFF_810D6D50,
@@ -94,19 +87,19 @@ BUILDS: Final = {
             module_bases={"nd_pmem": 0xFFFFFFFF_A0063000, "nd_btt": 0xFFFFFFFF_A028D000},
             frame_pointers=True,
             kernel_image_size=GIB // 2,
-            inlined=_TEMP,
         ),
         Build(
             name="6.8",
             sources=(*_EVERYWHERE, *_STUBS, "builds/6.8.S"),
+            running=("drivers/pmem.S",),
             modules=("device_dax", "xe"),
-            inlined=_TEMP,
         ),
         Build(
             name="6.13-drm-tip",
             sources=(*_EVERYWHERE, *_STUBS, "builds/6.13.S"),
+            running=("drivers/pmem.S",),
             modules=("device_dax", "xe"),
-            inlined={"pagemap_range": "memremap_pages", **_TEMP},
+            inlined={"pagemap_range": "memremap_pages"},
             preempt="full",
         ),
     )

@@ -68,21 +68,7 @@ FINIT_MODULE: Final = "entry_SYSCALL_64_fastpath"
 def load_nd_btt(kernel: "Kernel", task: "Task", to: int, addr: int, size: int) -> Stop:
     """Have a task load nd_btt, which reads [addr, addr + size) of a device to `to`.
 
-    All of it runs on the CPU where the build has its code, from the system call on.
+    All of it runs on the CPU, from the system call on where the build has code for that.
     """
-    if FINIT_MODULE in kernel.routines:
-        return kernel.run(task, FINIT_MODULE, rdi=to, rsi=addr, rdx=size)
-    return kernel.run(task, btt_log_read, to, addr, size)
-
-
-@kernel_function
-def btt_log_read(kernel: "Kernel", to: int, addr: int, size: int) -> int:
-    """Read a part of the log, which lies at the end of the device."""
-    return pmem_rw_bytes(kernel, to, addr, size)
-
-
-@kernel_function
-def pmem_rw_bytes(kernel: "Kernel", to: int, addr: int, size: int) -> int:
-    """Copy from the device."""
-    kernel.call("memcpy_erms", rdi=to, rsi=addr, rdx=size)
-    return 0
+    entry = FINIT_MODULE if FINIT_MODULE in kernel.routines else "btt_log_read"
+    return kernel.run(task, entry, rdi=to, rsi=addr, rdx=size)

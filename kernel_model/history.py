@@ -118,16 +118,18 @@ class Cleared:
 
 
 @dataclass(frozen=True, slots=True)
-class FixedUp:
-    """The page fault of `comm` at `address` was handled, and its access done once more.
+class LazyFault:
+    """A page fault of `comm` at `address` went to the kernel's own handler.
 
-    `filled` says whether its table lacked the slot before, and has it now.
+    `filled` says whether its table lacked the slot before, and has it now; `repeated` whether the
+    handler returned, so that the access was made once more.
     """
 
     comm: str
     address: int
     slot: int
     filled: bool
+    repeated: bool
 
 
 Event = (
@@ -140,7 +142,7 @@ Event = (
     | Mapped
     | Unmapped
     | Switched
-    | FixedUp
+    | LazyFault
     | LeftOut
     | Refused
 )

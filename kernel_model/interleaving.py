@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Step(NamedTuple):
-    """One step that was made: by which CPU, and the function that it ended before ("" at the end)."""
+    """One step: by which CPU, and before which function it ended ("" at the end)."""
 
     cpu: int
     before: str

@@ -6,6 +6,8 @@ vocabulary.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from struct import unpack
 from typing import Any, Final
 
 from asm import Image
@@ -19,6 +21,7 @@ from emu import (
     Paging,
     PhysAddr,
     PhysMemory,
+    Registers,
     Returned,
     Stop,
     Trap,
@@ -33,15 +36,16 @@ from kernel_model.callstack import call_site, deepest, depth, symbolise
 from kernel_model.death import Death, with_symbol
 from kernel_model.e820 import E820
 from kernel_model.errors import ENOMEM, KernelError, TaskDied
-from kernel_model.history import Event, FixedUp, Refused, Switched
+from kernel_model.history import Event, LazyFault, Refused, Switched
 from kernel_model.layout import GIB, PAGE_SIZE, Layout, make_layout
 from kernel_model.mm import Mm, Stack, Task, alloc_thread_stack, exit_task, fork
 from kernel_model.named import check_registers, check_routine
 from kernel_model.oops import compose
-from kernel_model.pgtable import Pgtable, none
+from kernel_model.pgtable import Pgtable
 from kernel_model.releases import Release, find_release
 from kernel_model.sparse import SectionMap
 from kernel_model.structs import (
+    PT_REGS,
     PT_REGS_ERROR_CODE,
     PT_REGS_RIP,
     SIZEOF_PAGE,
@@ -200,11 +204,11 @@ class Kernel:
 
     @property
     def handles_faults(self) -> bool:
-        """Whether exceptions go to the kernel's own entries, and only then end a run.
+        """Whether exceptions go to the build's own entries, and only then end a run.
 
-        Other releases have no fault to handle in the kernel's half: an exception is a death.
+        Other builds have no fault to handle in the kernel's half: an exception is a death.
         """
-        return self.release.vmalloc_fault is not None
+        return "oops_stop" in self.image.symbols
 
     @property
     def handled_faults(self) -> int:
@@ -422,20 +426,20 @@ class Kernel:
     def _came_back(self, stop: Stop) -> Stop:
         """Tell the history of the faults that were handled on the way."""
         if self._page_faults:
-            self._tell_fixed_up()
+            self._tell_faults(repeated=True)
         return stop
 
-    def _tell_fixed_up(self) -> None:
-        """A fault was handled if its address is mapped now, in the table that it faulted under."""
-        faults, self._page_faults[:] = list(self._page_faults), []
-        for fault in faults:
+    def _tell_faults(self, *, repeated: bool) -> None:
+        """Tell the history of the faults that the kernel's handler was entered for."""
+        for fault in self._page_faults:
             note_lazy_copy(self, fault)
+            slot = self.layout.pgd_index(fault.address)
+            missed = fault.walk is not None and len(fault.walk.steps) == 1
             now = self.walk_under(self.boot_paging.with_root(fault.cr3), fault.address)
-            if now.verdict == "mapped":
-                slot, before = self.layout.pgd_index(fault.address), fault.walk
-                filled = before is not None and none(before.steps[-1].entry)
-                filled = filled and len(before.steps) == 1 if before else False
-                self.history.append(FixedUp(self.current.comm, fault.address, slot, filled))
+            filled = missed and len(now.steps) > 1
+            event = LazyFault(self.current.comm, fault.address, slot, filled, repeated)
+            self.history.append(event)
+        self._page_faults.clear()
         self._raised.clear()
 
     def _delivered(self, delivery: Delivery) -> None:
@@ -449,7 +453,8 @@ class Kernel:
         """Go on in another task: its table first, on the stack of the old one; then its stack."""
         self.stack_of(task)
         self.switch_mm(task.mm)
-        if self.handles_faults and self.release.vmap_stack and task is not self.current:
+        lazy = self.release.vmalloc_sync == "fault"
+        if lazy and self.release.vmap_stack and task is not self.current:
             self._prepare_switch_to(task)
         self.current = task
 
@@ -501,8 +506,17 @@ class Kernel:
         exc = self._raised.get(regs + PT_REGS_ERROR_CODE) or self._raised.get(regs + PT_REGS_RIP)
         if exc is None:
             raise KernelError(f"the handler died with pt_regs at {regs:#x}, where none are")
-        for fault in self._page_faults:
-            note_lazy_copy(self, fault)
-        self._page_faults.clear()
-        self._raised.clear()
+        if isinstance(exc, PageFault) and exc in self._page_faults:
+            self._page_faults.remove(exc)
+        self._tell_faults(repeated=False)
+        if isinstance(exc, Trap) and exc.registers is None:
+            return replace(exc, registers=self._pt_regs(regs))
         return exc
+
+    def _pt_regs(self, regs: int) -> Registers:
+        """Read the registers that an entry has saved."""
+        names = (*PT_REGS, "rip", "cs", "rflags", "rsp")
+        words = unpack(f"<{len(names)}Q", self.read(regs, 8 * len(names)))
+        saved = dict(zip(names, words, strict=True))
+        now = self.cpu.registers
+        return now._replace(**{n: v for n, v in saved.items() if n in now._fields})

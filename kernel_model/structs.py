@@ -36,6 +36,10 @@ PGMAP_VMEMMAP_SHIFT: Final = 0x04
 SIZEOF_PGMAP: Final = 0x40
 
 # struct pt_regs (arch/x86/include/asm/ptrace.h): r15 first; the CPU's own frame from rip on
+PT_REGS: Final = (
+    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx"),
+    *("rsi", "rdi", "error_code"),
+)
 PT_REGS_ERROR_CODE: Final = 0x78
 PT_REGS_RIP: Final = 0x80
 

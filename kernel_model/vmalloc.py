@@ -105,6 +105,12 @@ class VmapAreas:
         at = (end - size) // align * align
         return at if at >= self._start else None
 
+    def gaps(self, end: int) -> list[tuple[int, int]]:
+        """List what is free below `end`, as [start, end) each."""
+        starts = [self._start, *(area.end for area in self._areas if area.start < end)]
+        ends = [*(area.start for area in self._areas if area.start < end), end]
+        return [(a, b) for a, b in zip(starts, ends, strict=True) if a < b]
+
     def insert(self, area: VmArea) -> VmArea:
         """Add an area where nothing is."""
         insort(self._areas, area)
@@ -119,24 +125,14 @@ class VmapAreas:
         self._full = (0, 0, 0)
 
 
-def get_vm_area(kernel: "Kernel", size: int, kind: str) -> VmArea | None:
-    """Take addresses, and map nothing there; None if so many are not left in one piece."""
-    start = kernel.vmap_areas.lowest(size + PAGE_SIZE, PAGE_SIZE)
-    if start is None:
-        return None
-    return kernel.vmap_areas.insert(VmArea(start, start + size + PAGE_SIZE, kind, kernel.caller()))
-
-
 def fill_first_slot(kernel: "Kernel") -> None:
     """Take all that is left of the area's first top-level slot, and map nothing there.
 
     What is mapped next opens another slot.
     """
-    layout = kernel.layout
-    border = (layout.vmalloc_base | layout.pgdir_size - 1) + 1
-    first = kernel.vmap_areas.lowest(2 * PAGE_SIZE, PAGE_SIZE)
-    if first is not None and first < border - PAGE_SIZE:
-        get_vm_area(kernel, border - first - PAGE_SIZE, "reserved")
+    border = (kernel.layout.vmalloc_base | kernel.layout.pgdir_size - 1) + 1
+    for start, end in kernel.vmap_areas.gaps(border):
+        kernel.vmap_areas.insert(VmArea(start, end, "reserved", kernel.caller()))
 
 
 def vmallocinfo(kernel: "Kernel") -> list[str]:

@@ -5,7 +5,7 @@ and `terminal` adds the colours. Refuses to know how they came about.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import Final
 
 from emu import Access, Paging, refusal
@@ -16,8 +16,8 @@ from kernel_model.history import (
     Cleared,
     Event,
     Exited,
-    FixedUp,
     Forked,
+    LazyFault,
     LeftOut,
     Mapped,
     Populated,
@@ -152,7 +152,8 @@ def history_lines(events: Iterable[Event], *, most: int = 40) -> Iterator[str]:
     """What the kernel did, in order; neighbours of one kind share a line, and so do syncs that
     had nothing to do. Of more than `most` lines the middle is left out.
     """
-    lines = list(_grouped(events))
+    times = [(line, len(list(same))) for line, same in groupby(_grouped(events))]
+    lines = [line if nr == 1 else f"{line} ({nr} times)" for line, nr in times]
     if len(lines) <= most:
         yield from lines
         return
@@ -226,9 +227,15 @@ def _event_text(event: Event) -> str:
             return f"fork: {comm} gets a table at pa {pgd:#x}, a copy of init_mm's kernel slots"
         case Exited(comm, pgd):
             return f"exit: {comm}'s table at pa {pgd:#x} is freed"
-        case FixedUp(comm, address, slot, filled):
-            how = f"copies slot {slot} from init_mm" if filled else "finds nothing to copy"
-            return f"vmalloc_fault: {comm} faults at {address:016x}; {how}; the access is repeated"
+        case LazyFault(comm, address, slot, filled, repeated):
+            if repeated:
+                how = f"copies slot {slot} from init_mm" if filled else "finds the slot filled"
+                end = f"vmalloc_fault() {how}; the access is made again"
+            elif filled:
+                end = f"vmalloc_fault() copies slot {slot} from init_mm, and does not return"
+            else:
+                end = "the handler does not get to repair it"
+            return f"page_fault: {comm} at {address:016x}: {end}"
         case Unmapped(region, start, end, path):
             return f"{path}: {region} {_span(start, end - 1)} is unmapped"
         case Cleared(_, slot, path, tables):

@@ -46,7 +46,7 @@
 # entry_SYSCALL_64_fastpath: the kernel's side of finit_module, for a driver that reads a device.
 #
 # in:       rdi = where to, in the direct map; rsi = where from, in the device's mapping;
-#           rdx = how many bytes; DF clear; rsp a multiple of 16, plus 8, as after a call
+#           rdx = how many bytes; DF clear; rsp a multiple of 16, as it is for a system call
 # out:      rax = 0
 # clobbers: what a C function may
 # accesses: the stack; [rsi, rsi + rdx) is read and [rdi, rdi + rdx) is written by memcpy_erms, at
@@ -60,10 +60,8 @@
     .type   entry_SYSCALL_64_fastpath, @function
 entry_SYSCALL_64_fastpath:
     mov     eax, NR_FINIT_MODULE
-    push    rax                             # orig_rax
     .org    entry_SYSCALL_64_fastpath + 0x1a - 5, 0x90
     call    SyS_finit_module                # oops
-    add     rsp, 8
     ret
     .org    entry_SYSCALL_64_fastpath + 0xa4, 0xcc
     .size   entry_SYSCALL_64_fastpath, . - entry_SYSCALL_64_fastpath

@@ -10,7 +10,8 @@
 # From outside, per release (0, 0, 1 in 4.4):
 #   VMALLOC_FAULT_LEAVES  0: no entry is taken for a large page. 1: pud_huge and pmd_huge are asked
 #                         (f4eafd8bcd52 "x86/mm: Fix vmalloc_fault() to handle large pages properly").
-#                         2: pud_large and pmd_large are (18a955219bf7).
+#                         2: pud_large and pmd_large are (18a955219bf7 "x86/mm: Fix vmalloc_fault to
+#                         use pXd_large").
 #   VMALLOC_FAULT_CHECKS  by what two entries are compared below the top. 0: virtual address of the
 #                         table, struct page of the table. 1: frame number. 2: not at all, only
 #                         the task's entries are looked at, and for presence.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from kernel_model.releases import RELEASES, find_release
 from kernel_model.scenarios import (
+    debug_vm_pgtable,
     ioremap_512g,
     prealloc_nonpresent,
     sync_race,
@@ -33,6 +34,7 @@ _STORIES: Final[tuple[Scenario, ...]] = (
     vmap_stack_switch.SCENARIO,
     trace_fault_loop.SCENARIO,
     sync_race.SCENARIO,
+    debug_vm_pgtable.SCENARIO,
 )
 SCENARIOS: Final = {scenario.name: scenario for scenario in _STORIES}
 

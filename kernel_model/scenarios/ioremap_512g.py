@@ -71,7 +71,7 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
     notes.append(f"the read of {_READ} bytes at {addr:016x} is of the device at pa {pa:#x}")
     if isinstance(stop, Returned):
         notes.append(f"it returns the device's data: {'yes' if read == written else 'NO'}")
-    notes.append(by_what_means(kernel, task, addr))
+    notes.append(by_what_means(kernel, task, addr, stop))
     facts = {
         "vmallocinfo": lines,
         "read": f"{addr:#x}",

@@ -42,7 +42,7 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
     notes = [
         f"{worker.comm} runs on the table of {worker.mm.name}",
         f"the first word of physical page 0 is {first:#x}",
-        by_what_means(kernel, worker, addr),
+        by_what_means(kernel, worker, addr, stop),
     ]
     return Ending(worker, stop, addr, tuple(notes), {"page0": f"{first:#x}"})
 

@@ -53,7 +53,7 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
         "schedule": list(schedule) or None,
         "steps": [{"cpu": step.cpu, "before": step.before or None} for step in raced.steps],
     }
-    return Ending(task, stop, addr, (*notes, by_what_means(kernel, task, addr)), facts)
+    return Ending(task, stop, addr, (*notes, by_what_means(kernel, task, addr, stop)), facts)
 
 
 def _race(kernel: "Kernel", schedule: tuple[int, ...]) -> "tuple[Interleaved, Any, int]":

@@ -48,7 +48,7 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
 
     notes.append(f"{task.comm} reads vmalloc memory at {page:016x}")
     notes.append(f"the handler has written {nr_events(kernel, buffer)} events to the buffer")
-    notes.append(by_what_means(kernel, task, buffer))
+    notes.append(by_what_means(kernel, task, buffer, stop))
     return Ending(task, stop, buffer, tuple(notes))
 
 

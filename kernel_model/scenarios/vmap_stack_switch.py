@@ -42,7 +42,7 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
         f"the stack of {opener.comm} at {stack.base:016x} opens slot "
         f"{kernel.layout.pgd_index(stack.base)}",
         f"the switch to {after.comm} runs on the stack of {before.comm} at {where.base:016x}",
-        by_what_means(kernel, after, where.base),
+        by_what_means(kernel, after, where.base, stop),
     )
     return Ending(after, stop, where.top - 8, notes)
 
