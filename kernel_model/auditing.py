@@ -271,10 +271,13 @@ def _syncs_at_end(kernel: "Kernel", event: Populated) -> str | None:
 
     It did not get there, or there would be a sync: it failed, died, or is still at it.
     """
-    if kernel.release.sync == "rfc-v1":
-        return None
-    return {
+    due = {
         "vmemmap_populate_basepages": "vmemmap_populate",
         "vmemmap_populate_hugepages": "vmemmap_populate",
         "__kernel_physical_mapping_init": "__kernel_physical_mapping_init",
-    }.get(event.path)
+    }
+    if kernel.release.sync == "rfc-v1":
+        due.clear()
+    if kernel.release.vmalloc_sync == "map":
+        due |= {path: path for path in ("ioremap_page_range", "map_kernel_range")}
+    return due.get(event.path)

@@ -59,7 +59,7 @@ def cause_text(kernel: "Kernel", cause: Cause, slots: str, tables: Sequence[Tabl
         case "sync-died":
             return f"{filled}; {cause.by} then died of a BUG before it came to {who(tables)}"
         case "left-to-faults":
-            return f"{filled}; vmalloc_fault() copies it to whom it faults in"
+            return f"{filled}; vmalloc_fault() copies it for a task that touches it"
         case "outside-pgd-list":
             reach = f"no sync reaches {who(tables)}: not on pgd_list"
             return f"{filled}; {reach}" if filled else reach

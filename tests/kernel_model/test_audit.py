@@ -21,6 +21,7 @@ from kernel_model.auditing import Reading
 from kernel_model.history import Cleared
 from kernel_model.scenarios import run_scenario
 from kernel_model.sync import sync_global_pgds
+from kernel_model.vmalloc import fill_first_slot, vmalloc
 from kernel_model.vmemmap import vmemmap_populate
 
 ENTRY, OTHER = 0x1234_5067, 0x6789_A067
@@ -218,6 +219,52 @@ def test_values_are_ram_s_whoever_noted_what(kernel: Kernel) -> None:
     kernel.memory.write_u64(entry_pa, ENTRY)
 
     assert why(kernel, FOUR.boundary).reference.walk.steps[0].entry == ENTRY
+
+
+@pytest.mark.parametrize(
+    ("release", "outcome"), [("4.4", "oops"), ("4.6", "completed"), ("5.6", "completed")]
+)
+def test_what_the_fault_handler_copied_is_its_own_even_if_it_dies_then(
+    release: str, outcome: str
+) -> None:
+    run = run_scenario("ioremap-512g", release=release)
+
+    found = why(run.kernel, run.ending.touched)
+
+    assert (run.outcome, found.verdict) == (outcome, "mapped")
+    assert writers(found.reference)[0] == "ioremap_page_range"
+    assert writers(found.others[0])[0] == "vmalloc_fault"
+
+
+@pytest.mark.parametrize("release", ["4.4", "5.6"])
+def test_a_slot_of_vmalloc_that_nobody_touched_is_left_to_faults(release: str) -> None:
+    with Kernel(release) as kernel:
+        kernel.fork("a")
+        fill_first_slot(kernel)
+        kernel.run(kernel.kthread("k"), vmalloc, 4096)
+
+        (found,) = audit(kernel)
+
+    assert (found.cause.reason, found.cause.path) == ("left-to-faults", "map_kernel_range")
+
+
+def test_of_a_race_the_sync_that_is_due_is_named() -> None:
+    """In 5.8 a mapping is synced when all of it is there."""
+    found: list[Lacking] = []
+    with Kernel("5.8") as kernel:
+        kernel.fork("a")
+        fill_first_slot(kernel)
+
+        def look(name: str) -> None:
+            found.extend(audit(kernel) if name == "arch_sync_kernel_mappings" else ())
+
+        kernel.preempt = look
+        kernel.run(kernel.kthread("k"), vmalloc, 4096)
+
+        assert audit(kernel) == ()
+    assert [(one.cause.reason, one.cause.by) for one in found] == [
+        ("not-synced", "map_kernel_range")
+    ]
 
 
 # -- healing
