@@ -11,12 +11,13 @@ Physical memory, lowest first; the rest is free, and handed out from the top dow
     0x2200000  modules               0x3000000  free
 """
 
-from typing import TYPE_CHECKING, Final, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from emu import Gate, Machine, OutOfFrames, Paging, PhysAddr, VirtAddr, map_page
+from emu import Gate, Machine, OutOfFrames, Paging, PhysAddr, VirtAddr
 from emu.descriptors import KERNEL_CODE
 from emu.fault import DE, DF, GP, NP, PF, SS, UD
-from emu.paging import CR4_LA57, page_size
+from emu.paging import CR4_LA57, RW, US, P, page_size
 from emu.system import write_system_tables
 from kernel_model.builds import DATA, TEXT, module_of
 from kernel_model.directmap import kernel_physical_mapping_init
@@ -46,6 +47,7 @@ from kernel_model.sparse import PAGES_PER_SECTION
 from kernel_model.structs import pack_pgdat, pack_zone
 from kernel_model.vmalloc import __vmalloc_node_range
 from kernel_model.vmemmap import populate_section_memmap
+from kernel_model.writers import map_kernel_page
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -58,6 +60,7 @@ MOST_CPUS: Final = 8
 Firmware = Literal["bios", "efi"]
 _MODULES_PA: Final = 0x220_0000
 _MODULES_ALIGN: Final = GIB // 2  # of where they begin, with and without RANDOMIZE_BASE
+_BY_BOOT: Final[dict[str, Any]] = {"by": "boot", "table_flags": P | RW | US}
 IVT: Final = b"".join((0xF000FF53 + 0x10 * n).to_bytes(4, "little") for n in range(256))
 """The vectors of real mode, which firmware leaves in the first KiB of RAM: segment F000."""
 
@@ -156,17 +159,17 @@ def _text_end(kernel: "Kernel") -> int:
 
 def _map_image(kernel: "Kernel") -> None:
     """Load text, data and modules, and map them where they are linked."""
-    memory, frames, paging = kernel.memory, kernel.frames, kernel.paging(kernel.init_mm)
+    memory = kernel.memory
+    map_page = partial(map_kernel_page, kernel, **_BY_BOOT)
     for segment in kernel.image.segments:
         memory.write(kernel_pa(segment.base), segment.data)
         if module_of(segment.name):
             for offset in range(0, len(segment.data), PAGE_SIZE):
-                at = VirtAddr(segment.base + offset)
-                map_page(memory, frames, paging, at, kernel_pa(at), PAGE_KERNEL_ROX)
+                at = segment.base + offset
+                map_page(at, kernel_pa(at), PAGE_KERNEL_ROX)
     for base in range(TEXT, _text_end(kernel), _LARGE):
-        at = VirtAddr(base)
-        map_page(memory, frames, paging, at, kernel_pa(base), PAGE_KERNEL_LARGE_ROX, level=2)
-    map_page(memory, frames, paging, VirtAddr(DATA), kernel_pa(DATA), PAGE_KERNEL_LARGE, level=2)
+        map_page(base, kernel_pa(base), PAGE_KERNEL_LARGE_ROX, level=2)
+    map_page(DATA, kernel_pa(DATA), PAGE_KERNEL_LARGE, level=2)
     layout = kernel.layout
     for name, value in (
         ("vmemmap_base", layout.vmemmap_base),
@@ -251,8 +254,7 @@ def _map_cpu_entry_areas(kernel: "Kernel") -> None:
     for nr in range(len(kernel.machine.cpus)):
         tables, stack = _SYSTEM_TABLES + nr * 2 * PAGE_SIZE, _DF_STACKS + nr * PAGE_SIZE
         for at in (tables, tables + PAGE_SIZE, stack):
-            paging, va = kernel.paging(kernel.init_mm), VirtAddr(_entry_area(at))
-            map_page(kernel.memory, kernel.frames, paging, va, kernel_pa(at), PAGE_KERNEL)
+            map_kernel_page(kernel, _entry_area(at), kernel_pa(at), PAGE_KERNEL, **_BY_BOOT)
 
 
 def _entry_area(at: int) -> int:

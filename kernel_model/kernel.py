@@ -55,6 +55,7 @@ from kernel_model.structs import (
     parse_pt_regs,
 )
 from kernel_model.vmalloc import VmapAreas
+from kernel_model.writers import Writers, note_lazy_copy, stored_entry
 
 if TYPE_CHECKING:
     from kernel_model.memremap import DevPagemap
@@ -139,7 +140,7 @@ class Kernel:
             self.memory.write(PhysAddr(0), boot.IVT)
         self.frames: Final[Frames] = self.machine.frames
         self.cpu: Cpu = self.machine.cpu
-        self.pgtable: Final = Pgtable(self.memory, self.layout)
+        self.pgtable: Final = Pgtable(self.memory, self.layout, Writers(self))
         self.sections: Final = SectionMap()
         self.history: Final[list[Event]] = []
         self.tasks: Final[list[Task]] = []
@@ -190,6 +191,7 @@ class Kernel:
         except OutOfFrames as error:
             raise ValueError(f"ram {self.ram:#x} is too little to boot: {error}") from None
         self.nr_boot_events: Final = len(self.history)
+        self.pgtable.writers.unframed = "no kernel function"
 
     # -- tasks
 
@@ -297,7 +299,8 @@ class Kernel:
         entry_pa = self.pgtable.pgd_offset(mm.pgd, stack.base)
         if self.pgtable.top_none(self.pgtable.get(entry_pa)):
             reference = self.pgtable.pgd_offset(self.init_mm.pgd, stack.base)
-            self.pgtable.set(entry_pa, self.pgtable.get(reference))
+            by = "sync_current_stack_to_mm"
+            self.pgtable.set(entry_pa, self.pgtable.get(reference), by)
 
     def run(
         self, task: Task, what: "str | Callable[..., int | None]", *args: Any, **kwargs: Any
@@ -434,6 +437,7 @@ class Kernel:
 
     def _run_routine(self, routine: str, registers: dict[str, int]) -> Stop:
         """Run a routine as called from the running function, or bare if there is none."""
+        stores = stored_entry(self, routine, registers)
         if self.current.frames:
             site, rsp = call_site(self, routine)
             registers = self._frame_pointer() | registers
@@ -452,6 +456,8 @@ class Kernel:
                 rsp=self._push_run_return(),
                 **registers,
             )
+        if stores and self.pgtable.get(stores[0]) != stores[1]:
+            self.pgtable.writers.note(stores[0], by=routine)
         return self._came_back(stop) if type(stop) is Returned else self._finish(stop)
 
     def _frame_pointer(self) -> dict[str, int]:
@@ -469,6 +475,7 @@ class Kernel:
     def _tell_faults(self, *, repeated: bool) -> None:
         """Tell the history of the faults that the kernel's handler was entered for."""
         for fault in self._page_faults:
+            note_lazy_copy(self, fault)
             slot = self.layout.pgd_index(fault.address)
             missed = fault.walk is not None and len(fault.walk.steps) == 1
             now = self.walk_under(self.boot_paging.with_root(fault.cr3), fault.address)

@@ -170,7 +170,7 @@ def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
     own = kernel.pgtable.pgd_offset(task.mm.pgd, stack.base)
     if kernel.pgtable.top_none(kernel.pgtable.get(own)):
         reference = kernel.pgtable.pgd_offset(kernel.init_mm.pgd, stack.base)
-        kernel.pgtable.set(own, kernel.pgtable.get(reference))
+        kernel.pgtable.set(own, kernel.pgtable.get(reference), "pgd_ctor")
     task.stack = stack
     return stack
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from emu.paging import ADDRESS
 from kernel_model.callstack import kernel_function
-from kernel_model.history import Cleared, Synced
+from kernel_model.history import Cleared, SyncDied, Synced
 from kernel_model.layout import Layout
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def sync_global_pgds(
     addr, filled = start, 0
     while addr <= end:
         if after == "add":
-            filled += _sync_one(kernel, addr, "sync_global_pgds_bug")
+            filled += _sync_one(kernel, addr, "sync_global_pgds", start)
         else:
             _clear_one(kernel, addr)
         addr = _next_slot(kernel.layout, addr)
@@ -46,14 +46,17 @@ def arch_sync_kernel_mappings(kernel: "Kernel", start: int, end: int) -> None:
 @kernel_function
 def arch_sync_kernel_pagetables(kernel: "Kernel", addr: int) -> None:
     """RFC V1's hook: one address."""
-    filled = _sync_one(kernel, addr, "arch_sync_kernel_pagetables_bug")
+    filled = _sync_one(kernel, addr, "arch_sync_kernel_pagetables", addr)
     kernel.history.append(
         Synced(addr, addr, "arch_sync_kernel_pagetables", len(kernel.pgd_list), filled)
     )
 
 
-def _sync_one(kernel: "Kernel", addr: int, bug: str) -> int:
-    """Copy init_mm's entry for `addr` where it is missing; return to how many tables."""
+def _sync_one(kernel: "Kernel", addr: int, by: str, start: int) -> int:
+    """Copy init_mm's entry for `addr` where it is missing; return to how many tables.
+
+    `by` is the function that dies if a table has another one, and `start` where it began.
+    """
     words, counts = kernel.memory.words, kernel.pgtable.top_counts
     slot = kernel.layout.pgd_index(addr)
     reference = words[(kernel.init_mm.pgd >> 3) + slot]
@@ -67,7 +70,8 @@ def _sync_one(kernel: "Kernel", addr: int, bug: str) -> int:
             words[at] = reference
             filled += 1
         elif (entry ^ reference) & ADDRESS:
-            kernel.bug(bug)
+            kernel.history.append(SyncDied(start, addr, by, mm.name, mm.pgd))
+            kernel.bug(f"{by}_bug")
     return filled
 
 
