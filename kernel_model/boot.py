@@ -11,8 +11,7 @@ Physical memory, lowest first; the rest is free, and handed out from the top dow
     0x2200000  modules               0x3000000  free
 """
 
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from emu import Gate, Machine, OutOfFrames, Paging, PhysAddr, VirtAddr
 from emu.descriptors import KERNEL_CODE
@@ -60,7 +59,6 @@ MOST_CPUS: Final = 8
 Firmware = Literal["bios", "efi"]
 _MODULES_PA: Final = 0x220_0000
 _MODULES_ALIGN: Final = GIB // 2  # of where they begin, with and without RANDOMIZE_BASE
-_BY_BOOT: Final[dict[str, Any]] = {"by": "boot", "table_flags": P | RW | US}
 IVT: Final = b"".join((0xF000FF53 + 0x10 * n).to_bytes(4, "little") for n in range(256))
 """The vectors of real mode, which firmware leaves in the first KiB of RAM: segment F000."""
 
@@ -160,16 +158,15 @@ def _text_end(kernel: "Kernel") -> int:
 def _map_image(kernel: "Kernel") -> None:
     """Load text, data and modules, and map them where they are linked."""
     memory = kernel.memory
-    map_page = partial(map_kernel_page, kernel, **_BY_BOOT)
     for segment in kernel.image.segments:
         memory.write(kernel_pa(segment.base), segment.data)
         if module_of(segment.name):
             for offset in range(0, len(segment.data), PAGE_SIZE):
                 at = segment.base + offset
-                map_page(at, kernel_pa(at), PAGE_KERNEL_ROX)
+                _map_page(kernel, at, kernel_pa(at), PAGE_KERNEL_ROX)
     for base in range(TEXT, _text_end(kernel), _LARGE):
-        map_page(base, kernel_pa(base), PAGE_KERNEL_LARGE_ROX, level=2)
-    map_page(DATA, kernel_pa(DATA), PAGE_KERNEL_LARGE, level=2)
+        _map_page(kernel, base, kernel_pa(base), PAGE_KERNEL_LARGE_ROX, level=2)
+    _map_page(kernel, DATA, kernel_pa(DATA), PAGE_KERNEL_LARGE, level=2)
     layout = kernel.layout
     for name, value in (
         ("vmemmap_base", layout.vmemmap_base),
@@ -254,7 +251,11 @@ def _map_cpu_entry_areas(kernel: "Kernel") -> None:
     for nr in range(len(kernel.machine.cpus)):
         tables, stack = _SYSTEM_TABLES + nr * 2 * PAGE_SIZE, _DF_STACKS + nr * PAGE_SIZE
         for at in (tables, tables + PAGE_SIZE, stack):
-            map_kernel_page(kernel, _entry_area(at), kernel_pa(at), PAGE_KERNEL, **_BY_BOOT)
+            _map_page(kernel, _entry_area(at), kernel_pa(at), PAGE_KERNEL)
+
+
+def _map_page(kernel: "Kernel", va: int, pa: int, flags: int, *, level: int = 1) -> None:
+    map_kernel_page(kernel, va, pa, flags, "boot", table_flags=P | RW | US, level=level)
 
 
 def _entry_area(at: int) -> int:

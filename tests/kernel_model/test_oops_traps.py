@@ -232,7 +232,7 @@ def test_cr2_is_what_the_double_fault_found(kernel: Kernel, death: Death, releas
 
 def test_a_stack_pointer_in_the_guard_shows_the_whole_stack(kernel: Kernel) -> None:
     kernel.run(kernel.fork("a"), "__init_single_page", rdi=FOUR.boundary)
-    last = kernel._last_death
+    last = kernel.deaths.last
     assert last is not None
     registers = last.registers._replace(rsp=last.bounds[0] - 8)
 
