@@ -175,6 +175,7 @@ def test_a_table_without_text_kills_at_the_switch(kernel: Kernel) -> None:
 
 def test_a_table_without_the_stack_of_the_switch_is_a_double_fault(kernel: Kernel) -> None:
     task = kernel.fork("a")
+    kernel.stack_of(task)
     kernel.run(kernel.fork("before"), INIT, rdi=PAGE)  # whose stack is in vmalloc: slot 397
     put_slot(kernel, task.mm, 397, 0)
 
