@@ -153,10 +153,10 @@ def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
     """Give a task its kernel stack. Raises OutOfFrames.
 
     It lies in the vmalloc area (e37e43a497d5, VMAP_STACK, 4.9), or before that in the direct map;
-    with KASAN only where the vmalloc area has a shadow of its own: eafb149ed73a "fork: support
+    in a kernel with KASAN only since that area has a shadow of its own: eafb149ed73a "fork: support
     VMAP_STACK with KASAN_VMALLOC" (5.5). Linux does this in a fork, before the table is copied;
-    here it is put off until the task first runs, and its own table gets the top-level entry as that
-    copy would have had it.
+    here it is put off until the task first runs, and its own table gets the top-level entry as
+    that copy would have had it.
     """
     try:
         if kernel.release.oops.task:
