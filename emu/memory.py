@@ -197,7 +197,7 @@ class Frames:
         )
 
     def _holds_free(self, pa: int, size: int) -> bool:
-        """Tell whether some of a block came back, as it is, in parts or with what lies around it."""
+        """Tell whether some of a block came back: as it is, in parts, or in a larger one."""
         return self.is_free(pa) or not all(
             blocks.keys().isdisjoint(range(pa, pa + size, unit))
             for unit, blocks in ((FRAME_SIZE, self._freed), *self._blocks.items())
