@@ -161,7 +161,7 @@ class Frames:
         OutOfFrames when so many are not left in one piece; single frames that came back do not
         count.
         """
-        _check_block_size(size)
+        _check_block(size)
         if self._blocks.get(size):
             return self._blocks[size].popitem()[0]
         pa = (self._top - size) & -size
@@ -169,6 +169,19 @@ class Frames:
             return self._split_block(size)
         self._freed.update(dict.fromkeys(map(PhysAddr, range(pa + size, self._top, FRAME_SIZE))))
         self._top = pa
+        return PhysAddr(pa)
+
+    def keep_low(self, size: int) -> PhysAddr:
+        """Keep the lowest free `size` bytes, aligned to `size`, and what lies below them.
+
+        Nothing of that is handed out until `floor` is what it was. OutOfFrames when the rest is
+        not that large.
+        """
+        _check_block(size)
+        pa = -(-self.floor // size) * size
+        if pa + size > self._top:
+            raise OutOfFrames(f"no {size:#x} free bytes are left below {self._top:#x}")
+        self.floor = pa + size
         return PhysAddr(pa)
 
     def free(self, pa: PhysAddr) -> None:
@@ -179,7 +192,7 @@ class Frames:
 
     def free_block(self, pa: PhysAddr, size: int) -> None:
         """Take back a block of frames that were handed out, to be handed out as one again."""
-        _check_block_size(size)
+        _check_block(size)
         inside = self._top <= pa and pa + size <= self._ceiling
         if pa & size - 1 or not inside or self._holds_free(pa, size):
             raise ValueError(f"pa {pa:#x} (+{size:#x}) is no block that was handed out")
@@ -216,7 +229,7 @@ class Frames:
         return pa
 
 
-def _check_block_size(size: int) -> None:
+def _check_block(size: int) -> None:
     if size < FRAME_SIZE or size & (size - 1):
         raise ValueError(f"size {size:#x}: expected a power of two from {FRAME_SIZE:#x} on")
 

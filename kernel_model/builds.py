@@ -31,6 +31,7 @@ _EVERYWHERE: Final = (
     "mm/switch_mm.S",
     "mm/access.S",
     "mm/workqueue.S",
+    "mm/debug_vm_pgtable.S",
     "mm/data.S",
 )
 _STUBS: Final = ("stubs/ioremap.S", "stubs/vmalloc.S", "stubs/remove.S")

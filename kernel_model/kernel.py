@@ -7,7 +7,6 @@ vocabulary.
 
 from collections.abc import Callable
 from dataclasses import replace
-from struct import unpack
 from typing import TYPE_CHECKING, Any, Final
 
 from asm import Image
@@ -45,12 +44,13 @@ from kernel_model.pgtable import Pgtable
 from kernel_model.releases import Release, find_release
 from kernel_model.sparse import SectionMap
 from kernel_model.structs import (
-    PT_REGS,
     PT_REGS_ERROR_CODE,
     PT_REGS_RIP,
     SIZEOF_PAGE,
+    SIZEOF_PT_REGS,
     StructPage,
     parse_page,
+    parse_pt_regs,
 )
 from kernel_model.vmalloc import VmapAreas
 
@@ -412,6 +412,13 @@ class Kernel:
             if self.build.frame_pointers:
                 registers.setdefault("rbp", self.current.frames[-1][1] - 8)
             stop = self.cpu.run(site.address, returns_to=site.return_address, rsp=rsp, **registers)
+        elif f"{routine}_end" in self.image.symbols:  # an entry, which nobody calls
+            stop = self.cpu.run(
+                self.image.address(routine),
+                returns_to=self.image.address(f"{routine}_end"),
+                rsp=self.stack_of(self.current).top - 0x10,
+                **registers,
+            )
         else:
             stop = self.cpu.run(
                 self.image.address(routine),
@@ -512,8 +519,6 @@ class Kernel:
 
     def _pt_regs(self, regs: int) -> Registers:
         """Read the registers that an entry has saved."""
-        names = (*PT_REGS, "rip", "cs", "rflags", "rsp")
-        words = unpack(f"<{len(names)}Q", self.read(regs, 8 * len(names)))
-        saved = dict(zip(names, words, strict=True))
+        saved = parse_pt_regs(self.read(regs, SIZEOF_PT_REGS))
         now = self.cpu.registers
-        return now._replace(**{n: v for n, v in saved.items() if n in now._fields})
+        return now._replace(**{name: saved[name] for name in now._fields if name in saved})

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
 
 THREAD_SIZE: Final = 4 * PAGE_SIZE
+SIZEOF_TASK_STRUCT: Final = 64  # as much of it as there is here: an address
 
 
 @dataclass(eq=False, slots=True)
@@ -61,12 +62,16 @@ class Stack:
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """A task. `frames` are the functions it is in, with the stack pointer each was entered with."""
+    """A task. `frames` are the functions it is in, with the stack pointer each was entered with.
+
+    `struct` is where its struct task_struct lies, in releases whose oops says so; nothing is in it.
+    """
 
     comm: str
     pid: int
     mm: Mm
     stack: Stack | None = None
+    struct: int = 0
     frames: list[tuple[str, int]] = field(default_factory=list)
 
     def __repr__(self) -> str:
@@ -118,16 +123,25 @@ def exit_task(kernel: "Kernel", task: Task) -> None:
 
 
 def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
-    """Give a task its kernel stack; done when it first runs. Raises OutOfFrames.
+    """Give a task its kernel stack. Raises OutOfFrames.
 
     It lies in the vmalloc area (e37e43a497d5, VMAP_STACK, 4.9), or before that in the direct map.
+    Linux does this in a fork, before the table is copied; here it is put off until the task first
+    runs, and its own table gets the top-level entry as that copy would have had it.
     """
     try:
-        task.stack = _vmap_stack(kernel) if kernel.release.vmap_stack else _direct_stack(kernel)
+        if kernel.release.oops.task:
+            task.struct = kernel.kmalloc(bytes(SIZEOF_TASK_STRUCT))
+        stack = _vmap_stack(kernel) if kernel.release.vmap_stack else _direct_stack(kernel)
     except OutOfFrames:
         kernel.refuse("alloc_thread_stack_node", ENOMEM, f"no memory for the stack of {task.comm}")
         raise
-    return task.stack
+    own = kernel.pgtable.pgd_offset(task.mm.pgd, stack.base)
+    if kernel.pgtable.top_none(kernel.pgtable.get(own)):
+        reference = kernel.pgtable.pgd_offset(kernel.init_mm.pgd, stack.base)
+        kernel.pgtable.set(own, kernel.pgtable.get(reference))
+    task.stack = stack
+    return stack
 
 
 def _vmap_stack(kernel: "Kernel") -> Stack:

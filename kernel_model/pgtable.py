@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from emu import PhysAddr, PhysMemory
-from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, PS, P, index
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, PS, US, P, index
 from emu.walk import Walk
 from kernel_model.layout import Layout
 
@@ -143,6 +143,13 @@ class Pgtable:
     def pgd_present(self, pgd: int) -> bool:
         """Tell whether a pgd is present: always, when the p4d is folded into it."""
         return self.p4d_folded or present(pgd)
+
+    def pgd_bad(self, pgd: int) -> bool:
+        """Tell whether a pgd is anything but a p4d table: never, when the p4d is folded into it.
+
+        (Page-table isolation allows XD besides.)
+        """
+        return not self.p4d_folded and pgd & ~ADDRESS & ~US != PAGE_TABLE & ~US
 
     def top_none(self, entry: int) -> bool:
         """Tell whether an entry of a top table is empty, at the level where that has a meaning."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from emu import PhysAddr
 from kernel_model.history import Populated
+from kernel_model.layout import PAGE_SIZE
 from kernel_model.pgtable import PAGE_TABLE, none
 from kernel_model.sync import arch_sync_kernel_mappings, arch_sync_kernel_pagetables
 
@@ -43,14 +44,14 @@ def pgd_populate(kernel: "Kernel", addr: int, pgdp: PhysAddr, p4d: PhysAddr, pat
     if kernel.pgtable.p4d_folded:
         return
     kernel.pgtable.set(pgdp, p4d | PAGE_TABLE)
-    _note(kernel, "pgd", addr, p4d | PAGE_TABLE, path)
+    _note(kernel, "pgd", addr, pgdp, path)
 
 
 def p4d_populate(kernel: "Kernel", addr: int, p4dp: PhysAddr, pud: PhysAddr, path: str) -> None:
     """Put a pud table under a p4d."""
     kernel.pgtable.set(p4dp, pud | PAGE_TABLE)
     if kernel.pgtable.p4d_folded:
-        _note(kernel, "p4d", addr, pud | PAGE_TABLE, path)
+        _note(kernel, "p4d", addr, p4dp, path)
 
 
 def pud_populate(kernel: "Kernel", pudp: PhysAddr, pmd: PhysAddr) -> None:
@@ -122,6 +123,8 @@ def pte_alloc_track(kernel: "Kernel", pmdp: PhysAddr, addr: int) -> tuple[PhysAd
     return pgtable.pte_offset(pmdp, addr), mask
 
 
-def _note(kernel: "Kernel", name: str, addr: int, entry: int, path: str) -> None:
-    slot = kernel.layout.pgd_index(addr)
-    kernel.history.append(Populated(name, addr, slot, entry, path))
+def _note(kernel: "Kernel", name: str, addr: int, entry_pa: PhysAddr, path: str) -> None:
+    """Tell the history, if it is a top-level entry of init_mm."""
+    if entry_pa & -PAGE_SIZE == kernel.init_mm.pgd:
+        slot, entry = kernel.layout.pgd_index(addr), kernel.pgtable.get(entry_pa)
+        kernel.history.append(Populated(name, addr, slot, entry, path))

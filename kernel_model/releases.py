@@ -9,6 +9,21 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from kernel_model.layout import Era
+from kernel_model.oops_style import (
+    STYLE_4_4,
+    STYLE_4_6,
+    STYLE_4_12,
+    STYLE_4_14,
+    STYLE_4_17,
+    STYLE_5_4,
+    STYLE_5_6,
+    STYLE_5_8,
+    STYLE_5_10,
+    STYLE_6_8,
+    STYLE_6_13,
+    STYLE_6_16,
+    OopsStyle,
+)
 from kernel_model.structs import (
     MEMORY_DEVICE_COHERENT,
     MEMORY_DEVICE_FS_DAX,
@@ -23,6 +38,7 @@ Leaves = Literal["unknown", "hugetlbfs", "known"]
 Validates = Literal["addresses", "frames", "presence"]
 HotRemove = Literal["clears-all", "frees-pud", "keeps-pud"]
 StackSync = Literal["copied", "lost", "not-needed"]
+EntryFeature = Literal["checklist", "pud-thp", "saved-dirty", "swap-exclusive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +48,10 @@ class VmallocFault:
     `leaves` says whether it knows that a pud or pmd may map a page: not before f4eafd8bcd52
     "x86/mm: Fix vmalloc_fault() to handle large pages properly" (4.5); then by pud_huge() and
     pmd_huge(), which are constant 0 without CONFIG_HUGETLBFS; and by pud_large() and pmd_large()
-    since 18a955219bf7 (4.16). `validates` says what it compares on the way: virtual addresses and
-    struct pages; frame numbers, since the first of these; or, as seen in 5.4, only presence.
+    since 18a955219bf7 "x86/mm: Fix vmalloc_fault to use pXd_large" (4.16). `validates` says what
+    it compares on the way: virtual addresses and struct pages; frame numbers, since the first of
+    these; or only presence: as seen in 5.4, and from memory in 4.17, "x86/mm: Remove pointless
+    checks in vmalloc_fault".
     """
 
     leaves: Leaves
@@ -110,6 +128,18 @@ class Release:
     trampoline_has_all: bool = True
     # Page-table isolation: a second table for user mode (4.15).
     pti: bool = True
+    # What its helpers for entries know, and whether it has a checklist for them:
+    #   checklist       399145f9eb6c "mm/debug: add tests validating architecture page table
+    #                   helpers" (5.8)
+    #   pud-thp         transparent huge pages of PUD size: a00cc7d9dd93 "mm, x86: add support for
+    #                   PUD-sized transparent hugepages" (4.11)
+    #   saved-dirty     a bit for D while an entry is not writable: "x86/mm: Introduce
+    #                   _PAGE_SAVED_DIRTY" (6.6)
+    #   swap-exclusive  a bit in swap entries: "mm/swap: remember PG_anon_exclusive via a swp pte
+    #                   bit" (5.19)
+    entry_features: frozenset[EntryFeature] = frozenset(
+        ("checklist", "pud-thp", "saved-dirty", "swap-exclusive")
+    )
     # add_pages() refuses memory that the direct map could not map.
     # ea72ce5da228 "x86/kaslr: Expose and use the end of the physical memory address space" (6.11)
     checks_physmem_end: bool = True
@@ -118,16 +148,9 @@ class Release:
     refcount_reset_types: frozenset[int] = frozenset(
         (MEMORY_DEVICE_PRIVATE, MEMORY_DEVICE_COHERENT)
     )
-    # The oops. As seen: "Oops: " before the die header from 6.10 on; the preemption model in the
-    # CPU line, and no longer in the header, from 6.15 on; "UID:" and the verbose taint from 6.11.
-    die_prefix: str = "Oops: "
-    preempt_in_header: bool = False
-    uid_in_cpu_line: bool = True
-    verbose_taint: bool = True
-    # What taints the running kernel before any oops does (letters), and all flags there are, in
-    # the order of "Tainted: G        W". 6.15 and later have a 20th, J (fwctl).
+    # How an oops is worded, and what taints the running kernel before any oops does (letters).
+    oops: OopsStyle = STYLE_6_16
     taint: str = ""
-    taint_flags: str = "GFSRMBUDAWCIOELKXTN"
 
 
 _LATE_RESETS: Final = frozenset(
@@ -145,7 +168,6 @@ _6_16: Final = Release(
     summary="explicit sync: 6.16.0, before the fix came to stable",
     build="6.13-drm-tip",
     uname="6.16.0",
-    taint_flags="GFSRMBUDAWCIOELKXTNJ",
     refcount_reset_types=_LATE_RESETS,
 )
 _6_13: Final = replace(
@@ -153,9 +175,8 @@ _6_13: Final = replace(
     name="6.13",
     summary="explicit sync; where the bug of 8d400913c231 was met",
     uname="6.13.0-drm-tip-test+",
-    preempt_in_header=True,
+    oops=STYLE_6_13,
     taint="W",
-    taint_flags="GFSRMBUDAWCIOELKXTN",
     refcount_reset_types=frozenset((MEMORY_DEVICE_PRIVATE, MEMORY_DEVICE_COHERENT)),
 )
 _6_8: Final = replace(
@@ -165,9 +186,7 @@ _6_8: Final = replace(
     build="6.8",
     uname="6.8.0",
     checks_physmem_end=False,
-    die_prefix="",
-    uid_in_cpu_line=False,
-    verbose_taint=False,
+    oops=STYLE_6_8,
     taint="",
 )
 _5_10: Final = replace(
@@ -176,9 +195,11 @@ _5_10: Final = replace(
     summary="the vmalloc area's top-level entries are all filled at boot, and nothing syncs it",
     build="4.4",
     uname="5.10.0",
+    entry_features=frozenset(("checklist", "pud-thp")),
     compound_vmemmap=False,
     sub_pmd=False,
     trampoline_has_all=False,
+    oops=STYLE_5_10,
 )
 _5_9_MW: Final = replace(
     _5_10,
@@ -186,6 +207,7 @@ _5_9_MW: Final = replace(
     summary="a merge window: the sync of vmalloc is gone, and what fills it at boot is broken",
     uname="5.9.0-mw",
     preallocates_unchecked=True,
+    oops=STYLE_5_8,
 )
 _5_8: Final = replace(
     _5_10,
@@ -193,15 +215,18 @@ _5_8: Final = replace(
     summary="no lazy faults any more: what maps into the vmalloc area syncs it",
     uname="5.8.0",
     vmalloc_sync="map",
+    oops=STYLE_5_8,
 )
 _5_6: Final = replace(
     _5_8,
     name="5.6",
     summary="vmalloc_fault(); a purge no longer syncs the vmalloc area by chance",
     uname="5.6.0",
+    entry_features=frozenset(("pud-thp",)),
     vmalloc_sync="fault",
     vmalloc_fault=VmallocFault(leaves="known", validates="presence"),
     stack_sync="copied",
+    oops=STYLE_5_6,
 )
 _5_4: Final = replace(
     _5_6,
@@ -209,6 +234,7 @@ _5_4: Final = replace(
     summary="vmalloc_fault(); a purge syncs the vmalloc area",
     uname="5.4.0",
     purge_syncs=True,
+    oops=STYLE_5_4,
 )
 _4_17: Final = replace(
     _5_4,
@@ -217,7 +243,7 @@ _4_17: Final = replace(
     uname="4.17.0",
     layout="direct-map-first",
     purge_syncs=False,
-    vmalloc_fault=VmallocFault(leaves="known", validates="frames"),
+    oops=STYLE_4_17,
 )
 _4_14: Final = replace(
     _4_17,
@@ -228,6 +254,7 @@ _4_14: Final = replace(
     vmalloc_fault=VmallocFault(leaves="hugetlbfs", validates="frames"),
     stack_sync="lost",
     pti=False,
+    oops=STYLE_4_14,
 )
 _4_12_RC: Final = replace(
     _4_14,
@@ -235,15 +262,18 @@ _4_12_RC: Final = replace(
     summary="hot-remove frees a pud table that other top-level tables still point to",
     uname="4.12.0-rc5",
     hot_remove="frees-pud",
+    oops=STYLE_4_12,
 )
 _4_6: Final = replace(
     _4_12_RC,
     name="4.6",
     summary="vmalloc_fault() knows large pages, if hugetlbfs is there",
     uname="4.6.0",
+    entry_features=frozenset(),
     vmap_stack=False,
     stack_sync="not-needed",
     hot_remove="clears-all",
+    oops=STYLE_4_6,
 )
 _4_4: Final = replace(
     _4_6,
@@ -251,6 +281,7 @@ _4_4: Final = replace(
     summary="4.4.0: vmalloc_fault() takes a large page for a table",
     uname="4.4.0",
     vmalloc_fault=VmallocFault(leaves="unknown", validates="addresses"),
+    oops=STYLE_4_4,
 )
 
 RELEASES: Final = {

@@ -7,7 +7,7 @@ layout depends on everything, are ours.
 """
 
 from dataclasses import dataclass
-from struct import Struct
+from struct import Struct, unpack
 from typing import Final
 
 SIZEOF_PAGE: Final = (64, 80, 96)  # plain; with KMSAN's two words; and with _last_cpupid
@@ -37,12 +37,13 @@ PGMAP_VMEMMAP_SHIFT: Final = 0x04
 SIZEOF_PGMAP: Final = 0x40
 
 # struct pt_regs (arch/x86/include/asm/ptrace.h): r15 first; the CPU's own frame from rip on
-PT_REGS: Final = (
-    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx"),
-    *("rsi", "rdi", "error_code"),
-)
 PT_REGS_ERROR_CODE: Final = 0x78
 PT_REGS_RIP: Final = 0x80
+_PT_REGS: Final = (
+    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx"),
+    *("rsi", "rdi", "orig_rax", "rip", "cs", "rflags", "rsp", "ss"),
+)
+SIZEOF_PT_REGS: Final = 8 * len(_PT_REGS)
 
 _PAGE: Final = Struct("<QQQQQQiiQ")
 
@@ -148,3 +149,8 @@ def pack_pgmap(kind: int, vmemmap_shift: int) -> bytes:
     """Return a struct dev_pagemap of a memory type; a compound is 1 << vmemmap_shift pages."""
     head = kind.to_bytes(4, "little") + vmemmap_shift.to_bytes(4, "little")
     return head.ljust(SIZEOF_PGMAP, b"\0")
+
+
+def parse_pt_regs(data: bytes) -> dict[str, int]:
+    """Read a struct pt_regs: registers by their SDM names, and orig_rax."""
+    return dict(zip(_PT_REGS, unpack(f"<{len(_PT_REGS)}Q", data), strict=True))

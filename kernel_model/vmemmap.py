@@ -171,6 +171,8 @@ def vmemmap_can_optimize(
     struct pages fill more frames than the two that are kept, at a size that is a power of two.
     """
     size = kernel.layout.sizeof_page
+    if not kernel.release.compound_vmemmap:
+        return False
     if pgmap is None or altmap is not None or size & size - 1:
         return False
     return pgmap.pages_per_compound * size >> PAGE_SHIFT > VMEMMAP_RESERVE_NR

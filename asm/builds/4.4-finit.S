@@ -62,7 +62,8 @@ entry_SYSCALL_64_fastpath:
     mov     eax, NR_FINIT_MODULE
     .org    entry_SYSCALL_64_fastpath + 0x1a - 5, 0x90
     call    SyS_finit_module                # oops
-    ret
+entry_SYSCALL_64_fastpath_end:              # and back to user mode
+    hlt
     .org    entry_SYSCALL_64_fastpath + 0xa4, 0xcc
     .size   entry_SYSCALL_64_fastpath, . - entry_SYSCALL_64_fastpath
 

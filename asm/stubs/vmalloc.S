@@ -16,8 +16,6 @@
     .globl  vmalloc
     .type   vmalloc, @function
 vmalloc:
-    endbr64
-    .byte   0x0f, 0x1f, 0x44, 0x00, 0x00    # fentry: nop
     push    rbp
     mov     rbp, rsp
     .org    vmalloc + 0x2e - 5, 0x90
@@ -30,8 +28,6 @@ vmalloc:
     .globl  __vmalloc_node_range
     .type   __vmalloc_node_range, @function
 __vmalloc_node_range:
-    endbr64
-    .byte   0x0f, 0x1f, 0x44, 0x00, 0x00    # fentry: nop
     push    rbp
     mov     rbp, rsp
     push    r15
@@ -51,8 +47,6 @@ __vmalloc_node_range:
     .globl  map_kernel_range
     .type   map_kernel_range, @function
 map_kernel_range:
-    endbr64
-    .byte   0x0f, 0x1f, 0x44, 0x00, 0x00    # fentry: nop
     push    rbp
     mov     rbp, rsp
     push    r12
@@ -68,8 +62,6 @@ map_kernel_range:
     .globl  vfree
     .type   vfree, @function
 vfree:
-    endbr64
-    .byte   0x0f, 0x1f, 0x44, 0x00, 0x00    # fentry: nop
     push    rbp
     mov     rbp, rsp
     push    rbx
@@ -84,8 +76,6 @@ vfree:
     .globl  vmalloc_sync_all
     .type   vmalloc_sync_all, @function
 vmalloc_sync_all:
-    endbr64
-    .byte   0x0f, 0x1f, 0x44, 0x00, 0x00    # fentry: nop
     push    rbp
     mov     rbp, rsp
     .org    vmalloc_sync_all + 0x28 - 5, 0x90
@@ -100,8 +90,6 @@ vmalloc_sync_all:
     .globl  pcpu_alloc
     .type   pcpu_alloc, @function
 pcpu_alloc:
-    endbr64
-    .byte   0x0f, 0x1f, 0x44, 0x00, 0x00    # fentry: nop
     push    rbp
     mov     rbp, rsp
     push    r15
@@ -123,8 +111,6 @@ pcpu_alloc:
     .globl  pcpu_create_chunk
     .type   pcpu_create_chunk, @function
 pcpu_create_chunk:
-    endbr64
-    .byte   0x0f, 0x1f, 0x44, 0x00, 0x00    # fentry: nop
     push    rbp
     mov     rbp, rsp
     push    r13
@@ -138,8 +124,6 @@ pcpu_create_chunk:
     .globl  pcpu_populate_chunk
     .type   pcpu_populate_chunk, @function
 pcpu_populate_chunk:
-    endbr64
-    .byte   0x0f, 0x1f, 0x44, 0x00, 0x00    # fentry: nop
     push    rbp
     mov     rbp, rsp
     push    r15

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from kernel_model.releases import RELEASES, find_release
 from kernel_model.scenarios import (
+    debug_vm_pgtable,
     healing_order,
     hot_readd,
     ioremap_512g,
@@ -37,6 +38,7 @@ _STORIES: Final[tuple[Scenario, ...]] = (
     sync_race.SCENARIO,
     hot_readd.SCENARIO,
     healing_order.SCENARIO,
+    debug_vm_pgtable.SCENARIO,
 )
 SCENARIOS: Final = {scenario.name: scenario for scenario in _STORIES}
 

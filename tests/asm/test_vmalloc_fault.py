@@ -52,7 +52,7 @@ def test_what_a_function_may_not_change_is_unchanged_in_the_end():
 
     left = kernel.cpu.registers
     assert {name: getattr(left, name) for name in CALLEE_SAVED} == CALLEE_SAVED
-    assert left.rsp == kernel.stack - 8
+    assert left.rsp == kernel.stack - 0x10
 
 
 def test_a_handled_fault_changes_no_register_of_who_faulted():

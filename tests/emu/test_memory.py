@@ -169,6 +169,28 @@ def test_a_block_that_does_not_fit_is_refused(frames: Frames) -> None:
         frames.allocate_block(0x2_0000)
 
 
+def test_what_is_kept_low_is_aligned_and_not_handed_out_until_the_floor_is_back() -> None:
+    frames = Frames(PhysMemory(0x1_0000), 0x1000, 0x1_0000)
+
+    assert frames.keep_low(0x4000) == 0x4000
+    assert frames.nr_free == 8
+    frames.floor = 0x1000
+    assert frames.nr_free == 15
+
+
+@pytest.mark.parametrize("size", [0, 0x800, 0x3000])
+def test_what_is_kept_low_is_a_power_of_two_of_frames(frames: Frames, size: int) -> None:
+    with pytest.raises(ValueError, match=f"size {size:#x}"):
+        frames.keep_low(size)
+
+
+def test_what_is_kept_low_is_free(frames: Frames) -> None:
+    frames.allocate()
+
+    with pytest.raises(OutOfFrames, match="0x10000"):
+        frames.keep_low(0x1_0000)
+
+
 @pytest.mark.parametrize("pa", [0xF800, 0xE000, 0x1_0000, 0x7000, -0x1000])
 def test_only_a_frame_that_was_handed_out_comes_back(frames: Frames, pa: int) -> None:
     frames.allocate()

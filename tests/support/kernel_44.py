@@ -182,8 +182,11 @@ class Kernel44:
 
     def finit_module(self, source: int, size: int = 64, **registers: int) -> Stop:
         """Let the system call read `size` bytes at `source`."""
-        return self.call(
-            "entry_SYSCALL_64_fastpath", rdi=self.destination, rsi=source, rdx=size, **registers
+        entry = "entry_SYSCALL_64_fastpath"
+        return self._run(
+            self.image.address(entry),
+            {"rdi": self.destination, "rsi": source, "rdx": size} | registers,
+            returns_to=self.image.address(f"{entry}_end"),
         )
 
     def call(self, symbol: str, **registers: int) -> Stop:
@@ -195,8 +198,9 @@ class Kernel44:
         self.memory.write(PhysAddr(SCRATCH - TEXT), code)
         return self._run(SCRATCH, registers)
 
-    def _run(self, at: int, registers: dict[str, int]) -> Stop:
-        returns_to = self.image.address("run_return")
+    def _run(self, at: int, registers: dict[str, int], *, returns_to: int | None = None) -> Stop:
+        if returns_to is None:
+            returns_to = self.image.address("run_return")
         rsp = self.stack - 0x10
         self.memory.write_u64(self.pa(rsp), returns_to)
         return self.cpu.run(at, returns_to=returns_to, **({"rsp": rsp} | registers))
