@@ -322,7 +322,10 @@ class Kernel:
         """BUG(): execute the ud2 at `label`, which kills the running task."""
         at = self.image.address(label)
         _, entered_at = self.current.frames[-1]
-        raise TaskDied(self._finish(self.cpu.run(at, rsp=entered_at - depth(self.image, at))))
+        registers = {"rsp": entered_at - depth(self.image, at)}
+        if self.build.frame_pointers:
+            registers["rbp"] = entered_at - 8
+        raise TaskDied(self._finish(self.cpu.run(at, **registers)))
 
     def refuse(self, path: str, errno: int, why: str) -> int:
         """Tell the history that `path` refuses, and return -errno."""
