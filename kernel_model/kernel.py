@@ -33,7 +33,15 @@ from kernel_model.errors import ENOMEM, KernelError, TaskDied
 from kernel_model.history import Event, Refused
 from kernel_model.kasan import EarlyShadow
 from kernel_model.layout import GIB, PAGE_SIZE, Layout, make_layout
-from kernel_model.mm import Mm, Stack, Task, alloc_thread_stack, exit_task, fork
+from kernel_model.mm import (
+    Mm,
+    Stack,
+    Task,
+    alloc_thread_stack,
+    exit_task,
+    fork,
+    reserve_thread_stack,
+)
 from kernel_model.named import check_registers, check_routine
 from kernel_model.oops import compose
 from kernel_model.pgtable import Pgtable
@@ -216,6 +224,12 @@ class Kernel:
         self._currents[self.cpu_nr] = self.current
         self.cpu_nr, self.cpu, self.current = nr, self.machine.cpus[nr], self._currents[nr]
 
+    def _take_off_other_cpus(self, task: Task) -> None:
+        """A task is on one CPU at a time: one that had it goes idle, and keeps its table so far."""
+        for nr, current in enumerate(self._currents):
+            if current is task and nr != self.cpu_nr:
+                self._currents[nr] = self._idle[nr]
+
     @property
     def handles_faults(self) -> bool:
         """Whether exceptions go to the build's own entries, and only then end a run.
@@ -232,7 +246,8 @@ class Kernel:
 
     def kthread(self, comm: str) -> Task:
         """Make a kernel thread that runs on init_mm's own table."""
-        task = Task(comm, self.next_pid(), self.init_mm)
+        area = reserve_thread_stack(self)
+        task = Task(comm, self.next_pid(), self.init_mm, area=area)
         self.tasks.append(task)
         return task
 
@@ -280,6 +295,7 @@ class Kernel:
             check_routine(what, self.routines, self.image)
             check_registers(what, args, kwargs)
         nr = self.cpu_nr
+        self._take_off_other_cpus(task)
         self._running.add(nr)
         try:
             switch_to(self, task)

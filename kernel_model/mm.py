@@ -14,7 +14,7 @@ from kernel_model.errors import ENOMEM
 from kernel_model.history import Exited, Forked
 from kernel_model.layout import PAGE_SIZE
 from kernel_model.pti import free_own_tables, user_table
-from kernel_model.vmalloc import VmArea, __vmalloc_node_range, vfree
+from kernel_model.vmalloc import VmArea, get_vm_area, map_vm_area, vfree
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -79,6 +79,7 @@ class Task:
     pid: int
     mm: Mm
     stack: Stack | None = None
+    area: VmArea | None = None  # where its stack lies or will lie
     struct: int = 0
     frames: list[tuple[str, int]] = field(default_factory=list)
 
@@ -124,12 +125,17 @@ def pgd_free(kernel: "Kernel", mm: Mm) -> None:
 
 def fork(kernel: "Kernel", comm: str) -> Task:
     """Make a task with an address space of its own. Raises OutOfFrames."""
+    area = reserve_thread_stack(kernel)
+    stack = None
     try:
+        if area is not None and _opens_a_slot(kernel, area):
+            stack = _map_stack(kernel, area)  # so that the copy below has it
         mm = pgd_alloc(kernel, comm)
     except OutOfFrames:
+        _free_thread_stack(kernel, stack, area)
         kernel.refuse("fork", ENOMEM, f"no frame is left for the top table of {comm}")
         raise
-    task = Task(comm, kernel.next_pid(), mm)
+    task = Task(comm, kernel.next_pid(), mm, stack, area)
     kernel.tasks.append(task)
     kernel.history.append(Forked(comm, task.mm.pgd))
     return task
@@ -141,47 +147,54 @@ def exit_task(kernel: "Kernel", task: Task) -> None:
     if task.mm in kernel.pgd_list:
         pgd_free(kernel, task.mm)
     kernel.history.append(Exited(task.comm, task.mm.pgd))
-    stack, task.stack = task.stack, None
-    if stack is not None and stack.area is not None:
-        vfree(kernel, stack.area)
-    elif stack is not None:
-        for page in stack.pages:
-            kernel.frames.free(page)
+    stack, area = task.stack, task.area
+    task.stack = task.area = None
+    _free_thread_stack(kernel, stack, area)
+
+
+def reserve_thread_stack(kernel: "Kernel") -> VmArea | None:
+    """Take the addresses of a task's stack; None where it lies in the direct map.
+
+    It lies in the vmalloc area since e37e43a497d5 (VMAP_STACK, 4.9); in a kernel with KASAN only
+    since that area has a shadow of its own: eafb149ed73a "fork: support VMAP_STACK with
+    KASAN_VMALLOC" (5.5).
+    """
+    has_shadow = kernel.kasan is None or kernel.release.kasan_vmalloc
+    if not (kernel.release.vmap_stack and has_shadow):
+        return None
+    area = get_vm_area(kernel, THREAD_SIZE, THREAD_SIZE, "stack")
+    if area is None:
+        raise OutOfFrames("no room for a stack in the vmalloc area")
+    return area
 
 
 def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
     """Give a task its kernel stack. Raises OutOfFrames.
 
-    It lies in the vmalloc area (e37e43a497d5, VMAP_STACK, 4.9), or before that in the direct map;
-    in a kernel with KASAN only since that area has a shadow of its own: eafb149ed73a "fork: support
-    VMAP_STACK with KASAN_VMALLOC" (5.5). Linux does this in a fork, before the table is copied;
-    here it is put off until the task first runs, and its own table gets the top-level entry as
-    that copy would have had it.
+    Linux does this in a fork. Here a fork takes the addresses only, unless they are the first in
+    their top-level slot; memory comes when the task first runs, so that a task costs one page.
     """
     try:
         if kernel.release.oops.task:
             task.struct = kernel.kmalloc(bytes(SIZEOF_TASK_STRUCT))
-        has_shadow = kernel.kasan is None or kernel.release.kasan_vmalloc
-        vmapped = kernel.release.vmap_stack and has_shadow
-        stack = _vmap_stack(kernel) if vmapped else _direct_stack(kernel)
+        if task.area is None:
+            task.area = reserve_thread_stack(kernel)
+        area = task.area
+        task.stack = _direct_stack(kernel) if area is None else _map_stack(kernel, area)
     except OutOfFrames:
         kernel.refuse("alloc_thread_stack_node", ENOMEM, f"no memory for the stack of {task.comm}")
         raise
-    own = kernel.pgtable.pgd_offset(task.mm.pgd, stack.base)
-    if kernel.pgtable.top_none(kernel.pgtable.get(own)):
-        reference = kernel.pgtable.pgd_offset(kernel.init_mm.pgd, stack.base)
-        kernel.pgtable.set(own, kernel.pgtable.get(reference), "pgd_ctor")
-    task.stack = stack
-    return stack
+    return task.stack
 
 
-def _vmap_stack(kernel: "Kernel") -> Stack:
-    area = __vmalloc_node_range(kernel, THREAD_SIZE, THREAD_SIZE, "stack")
-    if area is None:
-        raise OutOfFrames("no room for a stack in the vmalloc area")
-    pages = range(area.start, area.mapped_end, PAGE_SIZE)
-    frames = tuple(kernel.walk(page).pa or PhysAddr(0) for page in pages)
-    return Stack(VirtAddr(area.start), frames, area)
+def _opens_a_slot(kernel: "Kernel", area: VmArea) -> bool:
+    entry_pa = kernel.pgtable.pgd_offset(kernel.init_mm.pgd, area.start)
+    return kernel.pgtable.top_none(kernel.pgtable.get(entry_pa))
+
+
+def _map_stack(kernel: "Kernel", area: VmArea) -> Stack:
+    frames = map_vm_area(kernel, area)
+    return Stack(VirtAddr(area.start), tuple(frames), area)
 
 
 def _direct_stack(kernel: "Kernel") -> Stack:
@@ -189,3 +202,13 @@ def _direct_stack(kernel: "Kernel") -> Stack:
     kernel.memory.zero(pa, THREAD_SIZE)
     pages = tuple(PhysAddr(at) for at in range(pa, pa + THREAD_SIZE, PAGE_SIZE))
     return Stack(kernel.layout.va(pa), pages)
+
+
+def _free_thread_stack(kernel: "Kernel", stack: Stack | None, area: VmArea | None) -> None:
+    if area is not None and stack is None:
+        kernel.vmap_areas.remove(area)
+    elif area is not None:
+        vfree(kernel, area)
+    elif stack is not None:
+        for page in stack.pages:
+            kernel.frames.free(page)

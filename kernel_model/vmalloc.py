@@ -215,22 +215,39 @@ def vmalloc(kernel: "Kernel", size: int) -> int:
 @kernel_function
 def __vmalloc_node_range(kernel: "Kernel", size: int, align: int, kind: str) -> VmArea | None:
     """Find an area and map it, a zeroed frame a page; None without room or memory."""
-    areas = kernel.vmap_areas
-    start = areas.lowest(size + PAGE_SIZE, align)
-    if start is None:
+    area = get_vm_area(kernel, size, align, kind)
+    if area is None:
         return None
-    area = areas.insert(VmArea(start, start + size + PAGE_SIZE, kind, kernel.caller()))
-    frames: list[PhysAddr] = []
     try:
-        frames.extend(kernel.frames.allocate() for _ in range(size >> PAGE_SHIFT))
-        map_kernel_range(kernel, start, start + size, frames)
+        map_vm_area(kernel, area)
     except OutOfFrames:
-        _unmap(kernel, start, start + size)
-        for frame in frames:
-            kernel.frames.free(frame)
-        areas.remove(area)
+        kernel.vmap_areas.remove(area)
         return None
     return area
+
+
+def get_vm_area(kernel: "Kernel", size: int, align: int, kind: str) -> VmArea | None:
+    """Take addresses, a guard page behind them, and map nothing; None without room."""
+    start = kernel.vmap_areas.lowest(size + PAGE_SIZE, align)
+    if start is None:
+        return None
+    return kernel.vmap_areas.insert(VmArea(start, start + size + PAGE_SIZE, kind, kernel.caller()))
+
+
+def map_vm_area(kernel: "Kernel", area: VmArea) -> list[PhysAddr]:
+    """Map an area, a zeroed frame a page, and return the frames. Raises OutOfFrames."""
+    frames: list[PhysAddr] = []
+    try:
+        frames.extend(
+            kernel.frames.allocate() for _ in range(area.start, area.mapped_end, PAGE_SIZE)
+        )
+        map_kernel_range(kernel, area.start, area.mapped_end, frames)
+    except OutOfFrames:
+        _unmap(kernel, area.start, area.mapped_end)
+        for frame in frames:
+            kernel.frames.free(frame)
+        raise
+    return frames
 
 
 @kernel_function

@@ -10,17 +10,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from support.kernel_play import Play, Violation
 
-PATHS = ("vmalloc", "ioremap", "percpu", "compound", "plain", "hot_add")
+PATHS = ("vmalloc", "ioremap", "percpu", "compound", "plain", "hot_add", "shadow")
 few = st.integers(0, 2)
 
 
-def machine(release: str, levels: int, **options: Any) -> type[RuleBasedStateMachine]:
-    """The machine for a release."""
+def machine(
+    release: str, levels: int, without: tuple[str, ...], **options: Any
+) -> type[RuleBasedStateMachine]:
+    """The machine for a release. What is `without` does nothing."""
 
     class KernelMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
             self.play = Play(release, levels, **options)
+            self.play.without = frozenset(without)
 
         def teardown(self) -> None:
             self.play.close()
@@ -48,9 +51,24 @@ def machine(release: str, levels: int, **options: Any) -> type[RuleBasedStateMac
         def populate(self, path: str, argument: int) -> None:
             self.play.do(path, argument)
 
+        @precondition(lambda self: self.play.hot)
+        @rule(number=few)
+        def hot_remove(self, number: int) -> None:
+            self.play.do("hot_remove", number)
+
         @rule()
         def sync(self) -> None:
             self.play.do("sync")
+
+        @precondition(lambda self: self.play.ranges)
+        @rule(which=few, what=few)
+        def outside(self, which: int, what: int) -> None:
+            self.play.do("outside", which, what)
+
+        @precondition(lambda self: len(self.play.kernel.tasks) > 1 and self.play.cpus > 1)
+        @rule(steps=st.integers(0, 3))
+        def race(self, steps: int) -> None:
+            self.play.do("race", steps)
 
         @precondition(lambda self: any(found.path == "percpu" for found in self.play.ranges))
         @rule()
@@ -60,7 +78,9 @@ def machine(release: str, levels: int, **options: Any) -> type[RuleBasedStateMac
     return KernelMachine
 
 
-def run(release: str, levels: int, *, examples: int, **options: Any) -> Violation | None:
+def run(
+    release: str, levels: int = 4, *, examples: int, without: tuple[str, ...] = (), **options: Any
+) -> Violation | None:
     """Let the machine play; the shortest sequence that it found to violate something, if any."""
     chosen = settings(
         max_examples=examples,
@@ -73,7 +93,7 @@ def run(release: str, levels: int, *, examples: int, **options: Any) -> Violatio
         print_blob=False,
     )
     try:
-        run_state_machine_as_test(machine(release, levels, **options), settings=chosen)
+        run_state_machine_as_test(machine(release, levels, without, **options), settings=chosen)
     except Violation as violation:
         return violation
     return None
