@@ -25,13 +25,21 @@ if TYPE_CHECKING:
 
 _SAME: Final = ~(A | D)
 _NO_PARENT: Final = 1 << 64
+_USER_MODE: Final = "user mode"
 
 Kind = Literal["lacking", "stale", "flags"]
 """How an entry differs from init_mm's: it is empty; it points to another table, or to one where
 init_mm has none; or it points to the same one with other bits."""
 
 Reason = Literal[
-    "not-synced", "sync-died", "left-to-faults", "outside-pgd-list", "replaced", "per-mm", "unseen"
+    "not-synced",
+    "sync-died",
+    "left-to-faults",
+    "outside-pgd-list",
+    "user-mode",
+    "replaced",
+    "per-mm",
+    "unseen",
 ]
 Verdict = Literal[
     "mapped", "never-mapped", "unmapped", "unsynced", "stale", "different", "malformed", "per-mm"
@@ -42,11 +50,16 @@ is no more. "malformed": init_mm's own walk ends at a reserved bit or outside RA
 
 
 class Table(NamedTuple):
-    """A top table: whose it is, and whether a sync reaches it."""
+    """A top table: whose it is, and whether a sync reaches it.
+
+    Tables of one family share their fate: those on pgd_list (""), those for user mode, and each
+    other one by itself.
+    """
 
     name: str
     mm: Mm
     on_pgd_list: bool
+    family: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +68,11 @@ class Cause:
 
     "not-synced": `path` filled it in init_mm when they were there already, and no sync of the slot
     came after that. "sync-died": one did, and died of a BUG (in `by`) before it came to them.
-    "left-to-faults": vmalloc_fault() copies it to who touches it. "outside-pgd-list": no sync
-    reaches them. "replaced": `path` has written init_mm's entry since theirs was copied. "per-mm":
-    no table has another's entry there, by design. "unseen": nothing in the history explains it.
+    "left-to-faults": vmalloc_fault() copies it for who touches it. "outside-pgd-list": no sync
+    reaches them; `by`, if it is known, had copied the slot before. "user-mode": page-table
+    isolation's tables have of the kernel what its entries need, by design. "replaced": `path` has
+    written init_mm's entry since theirs was copied. "per-mm": no table has another's entry there,
+    by design. "unseen": nothing in the history explains it.
     """
 
     reason: Reason
@@ -68,7 +83,7 @@ class Cause:
     """Who was forked last before that, and in `before` who was first after it."""
     before: str | None = None
     by: str | None = None
-    """The function whose own sync, at its end, is still due, or was when it died."""
+    """The function whose own sync, at its end, is still due, or was when it died; see `reason`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +130,26 @@ def tables(kernel: "Kernel") -> Iterator[Table]:
     """Yield every top table beside init_mm's: those on pgd_list, by age, then the others."""
     for mm in kernel.pgd_list:
         yield Table(mm.name, mm, on_pgd_list=True)
+    for_user_mode = {mm.user for mm in (kernel.init_mm, *kernel.pgd_list)}
     for mm in kernel.outside:
         if mm is not kernel.init_mm:
-            yield Table(mm.name, mm, on_pgd_list=False)
+            family = _USER_MODE if mm in for_user_mode else mm.name
+            yield Table(mm.name, mm, on_pgd_list=False, family=family)
 
 
 def audit(kernel: "Kernel") -> tuple[Lacking, ...]:
     """List the kernel's slots in which tables have not what init_mm has, lowest first."""
     first = kernel.layout.kernel_pgd_boundary
-    alike: dict[tuple[bool, bytes], list[Table]] = {}
+    alike: dict[tuple[str, bytes], list[Table]] = {}
     for table in tables(kernel):
-        alike.setdefault((table.on_pgd_list, _entries(kernel, table.mm, first)), []).append(table)
+        alike.setdefault((table.family, _entries(kernel, table.mm, first)), []).append(table)
     reference = memoryview(_entries(kernel, kernel.init_mm, first)).cast("Q")
-    found: dict[tuple[int, Kind, bool, int], list[Table]] = {}
-    for (listed, raw), members in alike.items():
+    found: dict[tuple[int, Kind, str, int], list[Table]] = {}
+    for (family, raw), members in alike.items():
         for slot, entry in enumerate(memoryview(raw).cast("Q"), first):
             kind = _kind(kernel, entry, reference[slot - first])
             if kind and not _per_mm(kernel, slot):
-                found.setdefault((slot, kind, not listed, entry & _SAME), []).extend(members)
+                found.setdefault((slot, kind, family, entry & _SAME), []).extend(members)
     replay = Replay(kernel)
     return tuple(
         Lacking(
@@ -144,7 +161,7 @@ def audit(kernel: "Kernel") -> tuple[Lacking, ...]:
             tuple(members),
             _cause(kernel, replay, slot, kind, members),
         )
-        for (slot, kind, _, _), members in sorted(found.items(), key=lambda item: item[0])
+        for (slot, kind, *_), members in sorted(found.items(), key=lambda item: item[0])
     )
 
 
@@ -170,14 +187,14 @@ def _readings(kernel: "Kernel", addr: int, reference: Reading) -> Iterator[Readi
     """Group the tables by what they have in the slot, and by who wrote that."""
     replay, slot = Replay(kernel), kernel.layout.pgd_index(addr)
     top = reference.walk.steps[0].entry
-    alike: dict[tuple[bool, int, str], list[Table]] = {}
-    first: dict[tuple[bool, int, str], Write | None] = {}
+    alike: dict[tuple[str, int, str], list[Table]] = {}
+    first: dict[tuple[str, int, str], Write | None] = {}
     for table in tables(kernel):
         entry = kernel.pgtable.get(kernel.pgtable.pgd_offset(table.mm.pgd, addr))
         write = replay.written(table.mm.pgd, slot)
         if kernel.pgtable.top_none(entry) and write is not None and write.how != "cleared":
             write = None
-        key = table.on_pgd_list, entry & _SAME, write.by if write else ""
+        key = table.family, entry & _SAME, write.by if write else ""
         alike.setdefault(key, []).append(table)
         first.setdefault(key, write)
     for key, members in alike.items():
@@ -197,7 +214,7 @@ def _readings(kernel: "Kernel", addr: int, reference: Reading) -> Iterator[Readi
 def _verdict(
     kernel: "Kernel", slot: int, reference: Reading, others: tuple[Reading, ...]
 ) -> Verdict:
-    kinds = {reading.kind for reading in others}
+    kinds = {reading.kind for reading in others if reading.tables[0].family != _USER_MODE}
     walk = reference.walk
     if _per_mm(kernel, slot):
         return "per-mm"
@@ -238,14 +255,18 @@ def _entries(kernel: "Kernel", mm: Mm, first: int) -> bytes:
 def _cause(kernel: "Kernel", replay: Replay, slot: int, kind: Kind, members: list[Table]) -> Cause:
     """Say why some tables of one sort have not what init_mm has."""
     at, event = replay.filled(slot) or (None, None)
+    first = members[0]
+    if first.family == _USER_MODE:
+        return Cause("user-mode")
     if at is None or event is None:
-        return Cause("unseen" if members[0].on_pgd_list else "outside-pgd-list")
+        return Cause("unseen" if first.on_pgd_list else "outside-pgd-list")
     after, before = replay.forks_around(at)
     known = event.path, at, after, before
-    if not members[0].on_pgd_list:
-        return Cause("outside-pgd-list", *known)
+    if not first.on_pgd_list:
+        copied = replay.copied(first.mm.pgd, slot, before=at)
+        return Cause("outside-pgd-list", *known, copied.by if copied else None)
     if kind == "stale":
-        write = replay.written(members[0].mm.pgd, slot)
+        write = replay.written(first.mm.pgd, slot)
         return Cause("replaced" if write is not None and write.at < at else "unseen", *known)
     forks = [replay.forked(table.mm.pgd) for table in members]
     if kind == "flags" or isinstance(event, Cleared) or any(f is None or f > at for f in forks):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from emu import PhysAddr
 from emu.paging import ENTRY_SIZE, FRAME_SIZE
-from kernel_model.history import Cleared, Event, Forked, Populated, SyncDied, Synced
+from kernel_model.history import Cleared, Copied, Event, Forked, Populated, SyncDied, Synced
 from kernel_model.writers import Write
 
 if TYPE_CHECKING:
@@ -23,16 +23,22 @@ class Replay:
         self._layout: Final = kernel.layout
         self._history: Final = kernel.history
         self._forks: Final[dict[int, list[int]]] = {}
+        self._copies: Final[dict[str, list[tuple[int, Copied]]]] = {}
         self._changes: Final[list[tuple[int, Event]]] = []
         self._of_slot: Final[dict[int, list[tuple[int, Event]]]] = {}
         for at, event in enumerate(kernel.history):
             match event:
                 case Forked(pgd=pgd):
                     self._forks.setdefault(pgd, []).append(at)
+                case Copied(table=table):
+                    self._copies.setdefault(table, []).append((at, event))
                 case Populated() | Cleared() | SyncDied():
                     self._changes.append((at, event))
                 case Synced() if event.filled:
                     self._changes.append((at, event))
+        self._names: Final = {mm.pgd: mm.name for mm in kernel.outside}
+        owned = ((mm, mm.user) for mm in kernel.pgd_list)
+        self._owner: Final = {user.pgd: mm.pgd for mm, user in owned if user is not None}
         tops = {*(mm.pgd for mm in kernel.pgd_list), *(mm.pgd for mm in kernel.outside)}
         self._noted: Final = {
             entry_pa: write
@@ -47,13 +53,19 @@ class Replay:
         return self._forks[pgd][-1] if pgd in self._forks else None
 
     def written(self, pgd: PhysAddr, slot: int) -> Write | None:
-        """Return who wrote a slot of a task's table last; None if nobody did since the fork."""
-        born = self.forked(pgd)
-        noted = self._noted.get(pgd + ENTRY_SIZE * slot)
+        """Return who wrote a slot of a table last; None if nobody did since the table was made.
+
+        With page-table isolation a task's table for user mode is made with its other one.
+        """
+        born = self.forked(self._owner.get(pgd, pgd))
+        noted = self._noted.get(PhysAddr(pgd + ENTRY_SIZE * slot))
         if born is None:
-            return noted
+            copied = self.copied(pgd, slot)
+            return max(filter(None, (noted, copied)), key=lambda write: write.at, default=None)
         if noted is not None and noted.at <= born:
             noted = None  # of the frame's former life
+        if pgd in self._owner:
+            return noted or Write("pgd_ctor", "forked", born)
         filled = self.filled(slot, before=born)
         in_init_mm = filled is not None and isinstance(filled[1], Populated)
         last = Write("pgd_ctor", "forked", born) if in_init_mm else None
@@ -74,6 +86,13 @@ class Replay:
                     if in_init_mm and is_empty and self._reached(born, slot, at, event):
                         last = Write(by, "synced", at)
         return noted or last
+
+    def copied(self, pgd: PhysAddr, slot: int, *, before: int | None = None) -> Write | None:
+        """Return by whom a slot of init_mm was copied last to a table outside pgd_list."""
+        for at, event in reversed(self._copies.get(self._names.get(pgd, ""), ())):
+            if event.first <= slot <= event.last and (before is None or at < before):
+                return Write(event.path, "copied", at)
+        return None
 
     def changes(self, slot: int) -> list[tuple[int, Event]]:
         """Return the events that changed a slot of any table, forks aside, with their numbers."""

@@ -83,7 +83,7 @@ def _clear_one(kernel: "Kernel", addr: int) -> None:
     for mm in kernel.pgd_list:
         entry_pa = pgtable.pgd_offset(mm.pgd, addr)
         if not pgtable.top_none(pgtable.get(entry_pa)):
-            pgtable.set(entry_pa, 0)
+            kernel.memory.words[entry_pa >> 3] = 0
             cleared += 1
     slot = kernel.layout.pgd_index(addr)
     kernel.history.append(Cleared(addr, slot, "sync_global_pgds", cleared))

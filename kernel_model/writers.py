@@ -31,11 +31,12 @@ ENTRY_REGISTER: Final = {"vmemmap_set_pmd": "rdi"}
 class Write:
     """An entry was written by the kernel function `by`, when the history had `at` events.
 
-    `how`: "stored", a value of its own; "cleared", none; "forked" and "synced", what init_mm had.
+    `how`: "stored", a value of its own; "cleared", none; "forked", "synced" and, to a table outside
+    pgd_list, "copied", what init_mm had.
     """
 
     by: str
-    how: Literal["stored", "cleared", "forked", "synced"]
+    how: Literal["stored", "cleared", "forked", "synced", "copied"]
     at: int
 
 

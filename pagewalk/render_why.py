@@ -46,6 +46,8 @@ def written_text(entry: int, write: Write | None) -> str:
         return "nobody" if none(entry) else "nobody noted it"
     if write.how == "forked":
         return f"{write.by}, at the fork"
+    if write.how == "copied":
+        return f"{write.by}, a copy"
     return f"cleared by {write.by}" if write.how == "cleared" else write.by
 
 
@@ -62,9 +64,12 @@ def cause_text(kernel: "Kernel", cause: Cause, slots: str, tables: Sequence[Tabl
             return f"{filled}; vmalloc_fault() copies it for a task that touches it"
         case "outside-pgd-list":
             reach = f"no sync reaches {who(tables)}: not on pgd_list"
-            return f"{filled}; {reach}" if filled else reach
+            copied = f", and {cause.by} had copied the slot before that" if cause.by else ""
+            return f"{filled}; {reach}{copied}" if filled else reach
+        case "user-mode":
+            return "a table for user mode has of the kernel what its entries need, by design"
         case "replaced":
-            return f"{filled}, after {who(tables)} got what was there; a sync replaces nothing"
+            return f"{filled}; what was there before is still in {who(tables)}: no sync replaces it"
         case "per-mm":
             return "each mm has this slot to itself: no fork copies it and no sync reaches it"
         case "unseen":
@@ -148,8 +153,8 @@ def _title(reading: Reading) -> str:
 
 def _answer(kernel: "Kernel", found: Why, shown: Sequence[Reading]) -> Iterator[str]:
     """The verdict, where the walks part, and why."""
-    nr_tables = sum(len(reading.tables) for reading in found.others)
-    yield f"{found.verdict.replace('-', ' ')}: {_verdict_text(kernel, found, nr_tables)}"
+    counted = [r for r in found.others if not (r.cause and r.cause.reason == "user-mode")]
+    yield f"{found.verdict.replace('-', ' ')}: {_verdict_text(kernel, found, counted)}"
     if found.verdict == "per-mm":
         return
     top = found.reference.walk.steps[0]
@@ -167,9 +172,11 @@ def _answer(kernel: "Kernel", found: Why, shown: Sequence[Reading]) -> Iterator[
             yield f"{who(reading.tables)}: only A and D differ, which the CPU writes"
 
 
-def _verdict_text(kernel: "Kernel", found: Why, nr_tables: int) -> str:
+def _verdict_text(kernel: "Kernel", found: Why, counted: Sequence[Reading]) -> str:
+    """Say the verdict in a sentence; `counted` are those that should have what init_mm has."""
     walk = found.reference.walk
-    nr_differ = sum(len(reading.tables) for reading in found.others if reading.kind)
+    nr_tables = sum(len(reading.tables) for reading in counted)
+    nr_differ = sum(len(reading.tables) for reading in counted if reading.kind)
     match found.verdict:
         case "mapped" if not nr_tables:
             return "there is no other table than init_mm's"

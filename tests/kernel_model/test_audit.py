@@ -236,6 +236,18 @@ def test_what_the_fault_handler_copied_is_its_own_even_if_it_dies_then(
     assert writers(found.others[0])[0] == "vmalloc_fault"
 
 
+def test_after_a_re_add_the_copy_is_stale_and_who_comes_behind_unsynced() -> None:
+    run = run_scenario("hot-readd")
+
+    found = {one.kind: one.cause for one in audit(run.kernel)}
+
+    assert {kind: cause.reason for kind, cause in found.items()} == {
+        "lacking": "sync-died",
+        "stale": "replaced",
+    }
+    assert {cause.path for cause in found.values()} == {"__kernel_physical_mapping_init"}
+
+
 @pytest.mark.parametrize("release", ["4.4", "5.6"])
 def test_a_slot_of_vmalloc_that_nobody_touched_is_left_to_faults(release: str) -> None:
     with Kernel(release) as kernel:
@@ -417,6 +429,38 @@ def test_a_table_outside_pgd_list_is_named_as_such(where: Where) -> None:
         assert slots_of((found,)) == [(where.slot, "lacking", ["efi_mm"])]
         assert (found.cause.reason, found.cause.path) == ("outside-pgd-list", COMPOUND)
         assert (reading.kind, reading.tables[0].on_pgd_list) == ("lacking", False)
+
+
+def test_of_a_table_that_is_copied_now_and_then_it_says_who_does() -> None:
+    run = run_scenario("efi-call")
+
+    found = {one.tables[0].name: one for one in audit(run.kernel) if one.kind == "lacking"}
+
+    causes = {name: (one.cause.reason, one.cause.by) for name, one in found.items()}
+    assert causes == {
+        "efi_mm": ("outside-pgd-list", "efi_sync_low_kernel_mappings"),
+        "trampoline_pgd": ("outside-pgd-list", "setup_real_mode"),
+    }
+
+
+def test_an_entry_of_such_a_table_is_its_copier_s() -> None:
+    run = run_scenario("efi-call")
+
+    found = why(run.kernel, run.kernel.layout.page_offset_base)
+
+    copiers = [writers(reading_of(found, name))[0] for name in ("efi_mm", "trampoline_pgd")]
+    assert copiers == ["efi_sync_low_kernel_mappings", "setup_real_mode"]
+
+
+def test_a_table_for_user_mode_lacks_what_it_lacks_by_design() -> None:
+    run = run_scenario("pti-user-half")
+
+    found = why(run.kernel, run.kernel.layout.page_offset_base)
+
+    user = reading_of(found, "sh (user)")
+    assert found.verdict == "mapped"
+    assert (user.kind, user.cause and user.cause.reason) == ("lacking", "user-mode")
+    assert {one.cause.reason for one in audit(run.kernel)} == {"user-mode"}
 
 
 @pytest.mark.parametrize("slot", [0, 255, 272])
