@@ -13,16 +13,17 @@ Physical memory, lowest first; the rest is free, and handed out from the top dow
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from emu import Gate, Machine, OutOfFrames, Paging, PhysAddr, VirtAddr, map_page
+from emu import Gate, Machine, OutOfFrames, Paging, PhysAddr, VirtAddr
 from emu.descriptors import KERNEL_CODE
 from emu.fault import DE, DF, GP, NP, PF, SS, UD
-from emu.paging import CR4_LA57, page_size
+from emu.paging import CR4_LA57, RW, US, P, page_size
 from emu.system import write_system_tables
 from kernel_model.builds import DATA, TEXT, module_of
 from kernel_model.directmap import kernel_physical_mapping_init
 from kernel_model.e820 import E820
 from kernel_model.efi import efi_init
 from kernel_model.history import LeftOut
+from kernel_model.kasan_init import kasan_init
 from kernel_model.layout import (
     CPU_ENTRY_AREA,
     ESPFIX,
@@ -45,6 +46,7 @@ from kernel_model.sparse import PAGES_PER_SECTION
 from kernel_model.structs import pack_pgdat, pack_zone
 from kernel_model.vmalloc import __vmalloc_node_range
 from kernel_model.vmemmap import populate_section_memmap
+from kernel_model.writers import map_kernel_page
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -132,6 +134,9 @@ def boot(kernel: "Kernel") -> None:
         _preallocate_vmalloc_pages(kernel)
     _init_zones(kernel)
     _sparse_init(kernel)
+    if kernel.layout.kasan:
+        kasan_init(kernel)
+    kernel.slab_is_available = True
     _alloc_large_system_hash(kernel)
     if kernel.pti:
         _map_cpu_entry_areas(kernel)
@@ -152,17 +157,16 @@ def _text_end(kernel: "Kernel") -> int:
 
 def _map_image(kernel: "Kernel") -> None:
     """Load text, data and modules, and map them where they are linked."""
-    memory, frames, paging = kernel.memory, kernel.frames, kernel.paging(kernel.init_mm)
+    memory = kernel.memory
     for segment in kernel.image.segments:
         memory.write(kernel_pa(segment.base), segment.data)
         if module_of(segment.name):
             for offset in range(0, len(segment.data), PAGE_SIZE):
-                at = VirtAddr(segment.base + offset)
-                map_page(memory, frames, paging, at, kernel_pa(at), PAGE_KERNEL_ROX)
+                at = segment.base + offset
+                _map_page(kernel, at, kernel_pa(at), PAGE_KERNEL_ROX)
     for base in range(TEXT, _text_end(kernel), _LARGE):
-        at = VirtAddr(base)
-        map_page(memory, frames, paging, at, kernel_pa(base), PAGE_KERNEL_LARGE_ROX, level=2)
-    map_page(memory, frames, paging, VirtAddr(DATA), kernel_pa(DATA), PAGE_KERNEL_LARGE, level=2)
+        _map_page(kernel, base, kernel_pa(base), PAGE_KERNEL_LARGE_ROX, level=2)
+    _map_page(kernel, DATA, kernel_pa(DATA), PAGE_KERNEL_LARGE, level=2)
     layout = kernel.layout
     for name, value in (
         ("vmemmap_base", layout.vmemmap_base),
@@ -247,8 +251,11 @@ def _map_cpu_entry_areas(kernel: "Kernel") -> None:
     for nr in range(len(kernel.machine.cpus)):
         tables, stack = _SYSTEM_TABLES + nr * 2 * PAGE_SIZE, _DF_STACKS + nr * PAGE_SIZE
         for at in (tables, tables + PAGE_SIZE, stack):
-            paging, va = kernel.paging(kernel.init_mm), VirtAddr(_entry_area(at))
-            map_page(kernel.memory, kernel.frames, paging, va, kernel_pa(at), PAGE_KERNEL)
+            _map_page(kernel, _entry_area(at), kernel_pa(at), PAGE_KERNEL)
+
+
+def _map_page(kernel: "Kernel", va: int, pa: int, flags: int, *, level: int = 1) -> None:
+    map_kernel_page(kernel, va, pa, flags, "boot", table_flags=P | RW | US, level=level)
 
 
 def _entry_area(at: int) -> int:

@@ -38,7 +38,13 @@ _EVERYWHERE: Final = (
     "mm/ldt.S",
     "entry/pti.S",
 )
-_STUBS: Final = ("stubs/ioremap.S", "stubs/vmalloc.S", "stubs/outside.S")
+_STUBS: Final = (
+    "stubs/ioremap.S",
+    "stubs/vmalloc.S",
+    "stubs/remove.S",
+    "stubs/kasan.S",
+    "stubs/outside.S",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ class Death(NamedTuple):
     cpu: int
     task: int  # its struct task_struct
     bounds: tuple[int, int]  # of its stack: the first byte, and the one after the last
+    kasan: bool  # the kernel is built with it
     pti: bool  # whether page tables are isolated
 
     @classmethod
@@ -81,6 +82,7 @@ class Death(NamedTuple):
                 kernel.machine.cpus.index(kernel.cpu),
                 task.struct,
                 (base, top),
+                kernel.kasan is not None,
                 kernel.pti,
             )
         )

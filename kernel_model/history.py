@@ -40,6 +40,20 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncDied:
+    """`by`, begun at `start`, met another table than init_mm's for `addr` in `comm`'s: a BUG.
+
+    Tables in front of that one on pgd_list were done, those behind it were not.
+    """
+
+    start: int
+    addr: int
+    by: str
+    comm: str
+    pgd: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mapped:
     """`path` gave [start, end) of `region` its tables and frames; `detail` says how."""
 
@@ -135,6 +149,7 @@ Event = (
     | Populated
     | Cleared
     | Synced
+    | SyncDied
     | Mapped
     | Unmapped
     | Switched

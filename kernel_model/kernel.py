@@ -6,54 +6,50 @@ vocabulary.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asm import Image
 from emu import (
     Cpu,
     Frames,
-    Halted,
     Machine,
     OutOfFrames,
-    PageFault,
     Paging,
     PhysAddr,
     PhysMemory,
-    Registers,
     Returned,
     Stop,
-    Trap,
     VirtAddr,
     read_virtual,
 )
-from emu.interrupts import Delivery, Exc
 from emu.walk import Walk, walk
 from kernel_model import boot
 from kernel_model.boot import Firmware
 from kernel_model.builds import Build, assembly_constants, build_image, find_build, routines
-from kernel_model.callstack import call_site, deepest, depth, symbolise
-from kernel_model.death import Death, with_symbol
+from kernel_model.callstack import symbolise
+from kernel_model.deaths import Deaths
 from kernel_model.e820 import E820
 from kernel_model.errors import ENOMEM, KernelError, TaskDied
-from kernel_model.history import Event, LazyFault, Refused, Switched
+from kernel_model.history import Event, Refused
+from kernel_model.kasan import EarlyShadow
 from kernel_model.layout import GIB, PAGE_SIZE, Layout, make_layout
 from kernel_model.mm import Mm, Stack, Task, alloc_thread_stack, exit_task, fork
 from kernel_model.named import check_registers, check_routine
 from kernel_model.oops import compose
 from kernel_model.pgtable import Pgtable
 from kernel_model.releases import Release, find_release
+from kernel_model.running import run_bug, run_routine, switch_mm, switch_to
 from kernel_model.sparse import SectionMap
 from kernel_model.structs import (
-    PT_REGS_ERROR_CODE,
-    PT_REGS_RIP,
     SIZEOF_PAGE,
-    SIZEOF_PT_REGS,
     StructPage,
     parse_page,
-    parse_pt_regs,
 )
 from kernel_model.vmalloc import VmapAreas
+from kernel_model.writers import Writers
+
+if TYPE_CHECKING:
+    from kernel_model.memremap import DevPagemap
 
 
 class Kernel:
@@ -61,11 +57,11 @@ class Kernel:
 
     `release` is a name from RELEASES; `build` overrides the release's own; `vmemmap_base` is the
     one KASLR choice (see `layout`); `ram` is boot RAM from physical 0, in bytes, whole 128 MiB, or
-    the map of RAM and devices; `struct_page` is 64, 80 or 96; `hugetlbfs` is the kernel's
-    configuration; `ivt` says whether firmware left real mode's vectors in page 0. KASLR may choose
-    `page_offset_base` too. With `pti` page tables are isolated. `firmware` is "bios", and real mode
-    has its table, "efi", and the runtime services have theirs too, or None for a kernel that needs
-    neither. Raises ValueError for a value that makes no kernel.
+    the map of RAM and devices; `struct_page` is 64, 80 or 96; `hugetlbfs` and `kasan` are the
+    kernel's configuration; `ivt` says whether firmware left real mode's vectors in page 0. KASLR
+    may choose `page_offset_base` too. With `pti` page tables are isolated. `firmware` is "bios",
+    and real mode has its table, "efi", and the runtime services have theirs too, or None for a
+    kernel that needs neither. Raises ValueError for a value that makes no kernel.
 
     All that runs, runs on one CPU at a time: `cpu`, whose task is `current`; see `use_cpu`.
     """
@@ -82,6 +78,7 @@ class Kernel:
         struct_page: int = 64,
         cpus: int = 1,
         hugetlbfs: bool = True,
+        kasan: bool = False,
         ivt: bool = True,
         pti: bool = False,
         firmware: Firmware | None = None,
@@ -99,6 +96,7 @@ class Kernel:
             "struct_page": struct_page,
             "cpus": cpus,
             "hugetlbfs": hugetlbfs,
+            "kasan": kasan,
             "ivt": ivt,
             "page_offset_base": page_offset_base,
             "pti": pti,
@@ -122,6 +120,7 @@ class Kernel:
             sizeof_page=struct_page,
             era=self.release.layout,
             kernel_image_size=self.build.kernel_image_size,
+            kasan=kasan,
         )
         constants = assembly_constants(struct_page, self.release, hugetlbfs=hugetlbfs)
         self.image: Final[Image] = build_image(self.build.name, constants)
@@ -132,11 +131,12 @@ class Kernel:
             self.memory.write(PhysAddr(0), boot.IVT)
         self.frames: Final[Frames] = self.machine.frames
         self.cpu: Cpu = self.machine.cpu
-        self.pgtable: Final = Pgtable(self.memory, self.layout)
+        self.pgtable: Final = Pgtable(self.memory, self.layout, Writers(self))
         self.sections: Final = SectionMap()
         self.history: Final[list[Event]] = []
         self.tasks: Final[list[Task]] = []
         self.pgd_list: Final[dict[Mm, None]] = {}  # an ordered set; init_mm is not in it
+        self.devres: Final[list[DevPagemap]] = []  # what goes when its driver does
         self.vmap_areas: Final = VmapAreas(self.layout.vmalloc_base, self.layout.vmalloc_end)
         self.before: Final[dict[str, Callable[[Kernel], object]]] = {}
         """What happens just before a routine is called: a context switch, say."""
@@ -156,29 +156,26 @@ class Kernel:
         self._currents: Final = list(self._idle)
         self.cpu_nr = 0
         self.zone_device = VirtAddr(0)
+        self.kasan: EarlyShadow | None = None
+        """The tables that stand for shadow nobody keeps, in a kernel that has KASAN."""
+        self.slab_is_available = False
         self.boot_paging: Final[Paging] = self.cpu.paging
         self.selectors: Final[dict[str, int]] = self.cpu.selectors
-        self._run_return: Final = self.image.address("run_return")
-        self._switch_mm: Final = self.image.address("switch_mm")
-        found = self.image.symbols.get("prepare_switch_to")
-        self._prepare_switch: Final = found.address if found else 0
-        self._dies_at: Final = self.image.symbols.get("oops_stop")
-        self._raised: Final[dict[int, Exc]] = {}  # by the RSP that its handler began with
-        self._page_faults: Final[list[PageFault]] = []  # delivered, and not looked at yet
+        self.run_return: Final = self.image.address("run_return")
+        self.deaths: Final = Deaths(self.image)
         if self.handles_faults:
             for cpu in self.machine.cpus:
-                cpu.on_delivery = self._delivered
+                cpu.on_delivery = self.deaths.delivered
         self._running: Final[set[int]] = set()
         self._pid = 300
         self._heap = self._heap_end = 0
         self._progress = progress
-        self._first_death: Death | None = None
-        self._last_death: Death | None = None
         try:
             boot.boot(self)
         except OutOfFrames as error:
             raise ValueError(f"ram {self.ram:#x} is too little to boot: {error}") from None
         self.nr_boot_events: Final = len(self.history)
+        self.pgtable.writers.unframed = "no kernel function"
 
     # -- tasks
 
@@ -262,31 +259,7 @@ class Kernel:
         A task that already has its table keeps it otherwise: this is also how a kernel thread
         borrows one. TaskDied if text or stack is missing from the new table; CR3 then stays.
         """
-        cr3 = self.cpu.cr3
-        if cr3 == mm.pgd:
-            return
-        if self.release.stack_sync == "copied":
-            self._sync_current_stack_to_mm(mm)
-        stop = self.cpu.run(
-            self._switch_mm,
-            returns_to=self._run_return,
-            rdi=cr3,
-            rsi=mm.pgd,
-            rsp=self._push_run_return(),
-        )
-        if not isinstance(stop, Returned):
-            death = TaskDied(self._finish(stop))
-            self.cpu.cr3 = cr3
-            raise death
-        self.history.append(Switched(mm.name, mm.pgd))
-
-    def _sync_current_stack_to_mm(self, mm: Mm) -> None:
-        """Copy the top-level entry of the stack that is in use, before `mm` becomes active."""
-        stack = self.stack_of(self.current)
-        entry_pa = self.pgtable.pgd_offset(mm.pgd, stack.base)
-        if self.pgtable.top_none(self.pgtable.get(entry_pa)):
-            reference = self.pgtable.pgd_offset(self.init_mm.pgd, stack.base)
-            self.pgtable.set(entry_pa, self.pgtable.get(reference))
+        switch_mm(self, mm)
 
     def run(
         self, task: Task, what: "str | Callable[..., int | None]", *args: Any, **kwargs: Any
@@ -309,9 +282,9 @@ class Kernel:
         nr = self.cpu_nr
         self._running.add(nr)
         try:
-            self._switch_to(task)
+            switch_to(self, task)
             if isinstance(what, str):
-                return self._run_routine(what, kwargs)
+                return run_routine(self, what, kwargs)
             value = what(self, *args, **kwargs)
         except TaskDied as death:
             return death.stop
@@ -328,16 +301,14 @@ class Kernel:
         action = self.before.get(routine)
         if action is not None:
             action(self)
-        stop = self._run_routine(routine, registers)
+        stop = run_routine(self, routine, registers)
         if not isinstance(stop, Returned):
             raise TaskDied(stop)
         return stop.value
 
     def bug(self, label: str) -> None:
         """BUG(): execute the ud2 at `label`, which kills the running task."""
-        at = self.image.address(label)
-        _, entered_at = self.current.frames[-1]
-        raise TaskDied(self._finish(self.cpu.run(at, rsp=entered_at - depth(self.image, at))))
+        raise TaskDied(run_bug(self, label))
 
     def refuse(self, path: str, errno: int, why: str) -> int:
         """Tell the history that `path` refuses, and return -errno."""
@@ -401,7 +372,7 @@ class Kernel:
 
     def oops(self, stop: Stop) -> str:
         """Return the kernel's own text for the last task that died; ValueError for any other."""
-        first, last = self._first_death, self._last_death
+        first, last = self.deaths.first, self.deaths.last
         if first is None or last is None or last.stop != stop:
             raise ValueError(f"{stop!r} is not how the last task died")
         return compose(last, first, self.release, self.build, self.image)
@@ -417,123 +388,3 @@ class Kernel:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # -- inside
-
-    def _run_routine(self, routine: str, registers: dict[str, int]) -> Stop:
-        """Run a routine as called from the running function, or bare if there is none."""
-        if self.current.frames:
-            site, rsp = call_site(self, routine)
-            if self.build.frame_pointers:
-                registers.setdefault("rbp", self.current.frames[-1][1] - 8)
-            stop = self.cpu.run(site.address, returns_to=site.return_address, rsp=rsp, **registers)
-        elif f"{routine}_end" in self.image.symbols:  # an entry, which nobody calls
-            stop = self.cpu.run(
-                self.image.address(routine),
-                returns_to=self.image.address(f"{routine}_end"),
-                rsp=self.stack_of(self.current).top - 0x10,
-                **registers,
-            )
-        else:
-            stop = self.cpu.run(
-                self.image.address(routine),
-                returns_to=self._run_return,
-                rsp=self._push_run_return(),
-                **registers,
-            )
-        return self._came_back(stop) if type(stop) is Returned else self._finish(stop)
-
-    def _came_back(self, stop: Stop) -> Stop:
-        """Tell the history of the faults that were handled on the way."""
-        if self._page_faults:
-            self._tell_faults(repeated=True)
-        return stop
-
-    def _tell_faults(self, *, repeated: bool) -> None:
-        """Tell the history of the faults that the kernel's handler was entered for."""
-        for fault in self._page_faults:
-            slot = self.layout.pgd_index(fault.address)
-            missed = fault.walk is not None and len(fault.walk.steps) == 1
-            now = self.walk_under(self.boot_paging.with_root(fault.cr3), fault.address)
-            filled = missed and len(now.steps) > 1
-            event = LazyFault(self.current.comm, fault.address, slot, filled, repeated)
-            self.history.append(event)
-        self._page_faults.clear()
-        self._raised.clear()
-
-    def _delivered(self, delivery: Delivery) -> None:
-        """Remember what the kernel's own handler is entered for."""
-        exc = delivery.exceptions[-1]
-        self._raised[delivery.rsp] = exc
-        if isinstance(exc, PageFault):
-            self._page_faults.append(exc)
-
-    def _switch_to(self, task: Task) -> None:
-        """Go on in another task: its table first, on the stack of the old one; then its stack."""
-        self.stack_of(task)
-        self.switch_mm(task.mm)
-        lazy = self.release.vmalloc_sync == "fault"
-        if lazy and self.release.vmap_stack and task is not self.current:
-            self._prepare_switch_to(task)
-        self.current = task
-
-    def _prepare_switch_to(self, task: Task) -> None:
-        """Touch the next stack while the old one can still take a fault: a new entry is copied."""
-        stop = self.cpu.run(
-            self._prepare_switch,
-            returns_to=self._run_return,
-            rdi=self.stack_of(task).top - 8,
-            rsp=self._push_run_return(),
-        )
-        if not isinstance(stop, Returned):
-            raise TaskDied(self._finish(stop))
-        self._came_back(stop)
-
-    def _push_run_return(self) -> int:
-        """Put the return address of a bare run where the current stack is free; return RSP."""
-        task = self.current
-        stack = self.stack_of(task)
-        if task.frames:
-            function, entered_at = task.frames[-1]
-            rsp = entered_at - deepest(self.image, function) - 8
-            if rsp < stack.base:
-                raise KernelError(f"the stack of {task!r} has overflowed in {function}")
-        else:
-            rsp = stack.top - 0x10
-        self.memory.write_u64(stack.pa_of(rsp), self._run_return)
-        return rsp
-
-    def _finish(self, stop: Stop) -> Stop:
-        """Name what killed the running task, and keep what its oops needs."""
-        if self._dies_at is not None and isinstance(stop, Halted):
-            stop = self._died_by_itself(stop)
-        if isinstance(stop, (PageFault, Trap)):
-            stop = with_symbol(stop, self.image)
-            last = self._last_death
-            self._last_death = Death.of(self, stop, last.number + 1 if last else 1)
-            self._first_death = self._first_death or self._last_death
-        return stop
-
-    def _died_by_itself(self, stop: Halted) -> Stop:
-        """Return what the handler that gave up was entered for; other stops as they are.
-
-        RDI holds its struct pt_regs, whose upper part is the CPU's own frame.
-        """
-        if self._dies_at is None or stop.rip != self._dies_at.address:
-            return stop
-        regs = self.cpu.registers.rdi
-        exc = self._raised.get(regs + PT_REGS_ERROR_CODE) or self._raised.get(regs + PT_REGS_RIP)
-        if exc is None:
-            raise KernelError(f"the handler died with pt_regs at {regs:#x}, where none are")
-        if isinstance(exc, PageFault) and exc in self._page_faults:
-            self._page_faults.remove(exc)
-        self._tell_faults(repeated=False)
-        if isinstance(exc, Trap) and exc.registers is None:
-            return replace(exc, registers=self._pt_regs(regs))
-        return exc
-
-    def _pt_regs(self, regs: int) -> Registers:
-        """Read the registers that an entry has saved."""
-        saved = parse_pt_regs(self.read(regs, SIZEOF_PT_REGS))
-        now = self.cpu.registers
-        return now._replace(**{name: saved[name] for name in now._fields if name in saved})

@@ -14,9 +14,11 @@ from emu import VirtAddr
 PAGE_SHIFT: Final = 12
 PMD_SHIFT: Final = 21
 PUD_SHIFT: Final = 30
+P4D_SHIFT: Final = 39
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
 PMD_SIZE: Final = 1 << PMD_SHIFT
 PUD_SIZE: Final = 1 << PUD_SHIFT
+P4D_SIZE: Final = 1 << P4D_SHIFT
 GIB: Final = 1 << 30
 TIB: Final = 1 << 40
 
@@ -27,6 +29,9 @@ ESPFIX: Final = 0xFFFF_FF00_0000_0000  # slot 510 at 4 levels
 PHYSICAL_PADDING_TIB: Final = 10  # CONFIG_RANDOMIZE_MEMORY_PHYSICAL_PADDING with hotplug
 REGION_GAP: Final = GIB
 MAX_PHYSMEM_BITS: Final = {4: 46, 5: 52}  # by levels
+
+KASAN_SHADOW_OFFSET: Final = 0xDFFF_FC00_0000_0000  # the same at 4 and 5 levels
+KASAN_SHADOW_SCALE_SHIFT: Final = 3  # a byte of shadow tells of 8 bytes
 
 Era = Literal["direct-map-first", "ldt-below"]
 """What the kernel half begins with: the direct map, in slot 272; or each mm's own LDT there, and
@@ -91,6 +96,7 @@ class Layout:
     modules_base: VirtAddr
     ldt_slot: int  # where each mm's own LDT lies, with PTI: never synced
     sizeof_page: int
+    kasan: bool = False  # a part of the address space is KASAN's shadow of all the rest
 
     @property
     def pgdir_size(self) -> int:
@@ -122,6 +128,21 @@ class Layout:
         """Return the address of a frame's struct page."""
         return VirtAddr(self.vmemmap_base + pfn * self.sizeof_page)
 
+    @staticmethod
+    def kasan_mem_to_shadow(addr: int) -> int:
+        """Return where the byte of shadow lies that tells of `addr`."""
+        return (addr >> KASAN_SHADOW_SCALE_SHIFT) + KASAN_SHADOW_OFFSET
+
+    @property
+    def kasan_shadow_start(self) -> int:
+        """Where the shadow of the kernel half begins: with 5 levels inside a slot."""
+        return self.kasan_mem_to_shadow(self.slot_base(256))
+
+    @property
+    def kasan_shadow_end(self) -> int:
+        """The byte after the shadow of the last byte that there is."""
+        return self.kasan_mem_to_shadow(1 << 64)
+
     def region(self, addr: int) -> str:
         """Name the region that `addr` lies in, for people."""
         for name, start, end in self.regions():
@@ -132,11 +153,13 @@ class Layout:
     def regions(self) -> list[tuple[str, int, int]]:
         """List (name, start, end), lowest first."""
         direct = self.page_offset_base
+        shadow = ("KASAN shadow", self.kasan_shadow_start, self.kasan_shadow_end)
         return [
             ("user space", 0, 1 << self.pgdir_shift + 8),
             ("direct map", direct, direct + self.physmem_end),
             ("vmalloc", self.vmalloc_base, self.vmalloc_end),
             ("vmemmap", self.vmemmap_base, self.vmemmap_end),
+            *([shadow] if self.kasan else []),
             ("cpu entry area", CPU_ENTRY_AREA, CPU_ENTRY_AREA + (1 << 39)),
             ("kernel text and data", START_KERNEL_MAP, self.modules_base),
             ("modules", self.modules_base, MODULES_END),
@@ -152,6 +175,7 @@ def make_layout(
     sizeof_page: int = 64,
     era: Era = "ldt-below",
     kernel_image_size: int = GIB,
+    kasan: bool = False,
 ) -> Layout:
     """Place the three regions that KASLR moves; without `vmemmap_base`, as with nokaslr.
 
@@ -160,6 +184,8 @@ def make_layout(
     direct map is trimmed to RAM plus padding where it would reach vmalloc, as it is on kernels that
     keep it no longer than they must (arch/x86/mm/kaslr.c). `kernel_image_size` is how much of the
     last 2 GiB is the kernel's before the modules begin: 1 GiB with RANDOMIZE_BASE, else 512 MiB.
+    With `kasan` KASLR moves nothing: where the shadow of each region lies is decided when the
+    kernel is built.
     Raises ValueError, naming the value, for a base that leaves no room or is not 1 GiB aligned.
     """
     if levels not in _GEOMETRY:
@@ -168,6 +194,8 @@ def make_layout(
     base = g.vmemmap if vmemmap_base is None else vmemmap_base
     if not 0 <= base < 1 << 64:
         raise ValueError(f"vmemmap_base {base:#x}: expected a 64-bit address")
+    if kasan and base != g.vmemmap:
+        raise ValueError(f"vmemmap_base {base:#x}: expected {g.vmemmap:#x}, where KASAN has it")
     if base % PUD_SIZE:
         raise ValueError(f"vmemmap_base {base:#x} is not 1 GiB aligned")
     direct_map = g.direct_map[era]
@@ -209,4 +237,5 @@ def make_layout(
         modules_base=VirtAddr(START_KERNEL_MAP + kernel_image_size),
         ldt_slot=g.ldt_slot[era],
         sizeof_page=sizeof_page,
+        kasan=kasan,
     )

@@ -152,21 +152,25 @@ def exit_task(kernel: "Kernel", task: Task) -> None:
 def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
     """Give a task its kernel stack. Raises OutOfFrames.
 
-    It lies in the vmalloc area (e37e43a497d5, VMAP_STACK, 4.9), or before that in the direct map.
-    Linux does this in a fork, before the table is copied; here it is put off until the task first
-    runs, and its own table gets the top-level entry as that copy would have had it.
+    It lies in the vmalloc area (e37e43a497d5, VMAP_STACK, 4.9), or before that in the direct map;
+    in a kernel with KASAN only since that area has a shadow of its own: eafb149ed73a "fork: support
+    VMAP_STACK with KASAN_VMALLOC" (5.5). Linux does this in a fork, before the table is copied;
+    here it is put off until the task first runs, and its own table gets the top-level entry as
+    that copy would have had it.
     """
     try:
         if kernel.release.oops.task:
             task.struct = kernel.kmalloc(bytes(SIZEOF_TASK_STRUCT))
-        stack = _vmap_stack(kernel) if kernel.release.vmap_stack else _direct_stack(kernel)
+        has_shadow = kernel.kasan is None or kernel.release.kasan_vmalloc
+        vmapped = kernel.release.vmap_stack and has_shadow
+        stack = _vmap_stack(kernel) if vmapped else _direct_stack(kernel)
     except OutOfFrames:
         kernel.refuse("alloc_thread_stack_node", ENOMEM, f"no memory for the stack of {task.comm}")
         raise
     own = kernel.pgtable.pgd_offset(task.mm.pgd, stack.base)
     if kernel.pgtable.top_none(kernel.pgtable.get(own)):
         reference = kernel.pgtable.pgd_offset(kernel.init_mm.pgd, stack.base)
-        kernel.pgtable.set(own, kernel.pgtable.get(reference))
+        kernel.pgtable.set(own, kernel.pgtable.get(reference), "pgd_ctor")
     task.stack = stack
     return stack
 

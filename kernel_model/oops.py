@@ -120,7 +120,11 @@ class _Oops:
         modules = f"Modules linked in: {' '.join(self.build.modules)}"
         preempt = " PREEMPT" if style.preempt_in_header and self.build.preempt == "full" else ""
         code = (stop.error_code or 0) & 0xFFFF
-        end = style.header_end.replace("NOPTI", "PTI") if death.pti else style.header_end
+        end = style.header_end
+        if death.kasan:
+            end = end.replace(" SMP", " SMP KASAN").rstrip()
+        if death.pti:
+            end = end.replace("NOPTI", "PTI")
         yield f"{style.die_prefix}{what}: {code:04x} [#{death.number}]{preempt}{end}"
         if style.modules == "first":
             yield modules

@@ -43,13 +43,13 @@ def pgd_populate(kernel: "Kernel", addr: int, pgdp: PhysAddr, p4d: PhysAddr, pat
     """Put a p4d table under a pgd; nothing at all when the p4d is folded."""
     if kernel.pgtable.p4d_folded:
         return
-    kernel.pgtable.set(pgdp, p4d | PAGE_TABLE)
+    kernel.pgtable.set(pgdp, p4d | PAGE_TABLE, path)
     _note(kernel, "pgd", addr, pgdp, path)
 
 
 def p4d_populate(kernel: "Kernel", addr: int, p4dp: PhysAddr, pud: PhysAddr, path: str) -> None:
     """Put a pud table under a p4d."""
-    kernel.pgtable.set(p4dp, pud | PAGE_TABLE)
+    kernel.pgtable.set(p4dp, pud | PAGE_TABLE, path)
     if kernel.pgtable.p4d_folded:
         _note(kernel, "p4d", addr, p4dp, path)
 

@@ -126,6 +126,11 @@ class Release:
     # map's first and the text's: before 51523ed1c267 "x86/64/mm: Map all kernel memory into
     # trampoline_pgd" (5.16)
     trampoline_has_all: bool = True
+    # KASAN, in a kernel that has it. A device's memory gets a shadow: 0207df4fa1a8
+    # "kernel/memremap, kasan: make ZONE_DEVICE with work with KASAN" (4.19). The vmalloc area has
+    # one of its own, filled as it is used: 0609ae011deb "x86/kasan: support KASAN_VMALLOC" (5.5).
+    kasan_device_shadow: bool = True
+    kasan_vmalloc: bool = True
     # EFI's runtime services have a table of their own, or the trampoline's: before 67a9108ed431
     # "x86/efi: Build our own page table structures" (4.6)
     efi_own_table: bool = True
@@ -237,6 +242,7 @@ _5_4: Final = replace(
     summary="vmalloc_fault(); a purge syncs the vmalloc area",
     uname="5.4.0",
     purge_syncs=True,
+    kasan_vmalloc=False,
     oops=STYLE_5_4,
 )
 _4_17: Final = replace(
@@ -246,6 +252,7 @@ _4_17: Final = replace(
     uname="4.17.0",
     layout="direct-map-first",
     purge_syncs=False,
+    kasan_device_shadow=False,
     oops=STYLE_4_17,
 )
 _4_14: Final = replace(

@@ -11,6 +11,7 @@ from struct import Struct, unpack
 from typing import Final
 
 SIZEOF_PAGE: Final = (64, 80, 96)  # plain; with KMSAN's two words; and with _last_cpupid
+PAGE_REFCOUNT: Final = 0x34
 VMEMMAP_RESERVE_NR: Final = 2  # frames of struct pages that a deduplicated compound keeps
 ZONE_DEVICE: Final = 4
 
@@ -61,7 +62,7 @@ def struct_constants(sizeof_page: int, refcount_reset_types: frozenset[int]) -> 
         "PAGE_INDEX": 0x20,
         "PAGE_PRIVATE": 0x28,
         "PAGE_MAPCOUNT": 0x30,
-        "PAGE_REFCOUNT": 0x34,
+        "PAGE_REFCOUNT": PAGE_REFCOUNT,
         "PAGE_MEMCG": 0x38,
         "NODES_PGSHIFT": NODES_PGSHIFT,
         "ZONES_PGSHIFT": ZONES_PGSHIFT,

@@ -23,6 +23,8 @@ COMMANDS = {
     "run": "run a scenario and tell its story",
     "matrix": "run every scenario on every release, at 4 and 5 levels",
     "walk": "show every entry read for an address, and where the walk stops",
+    "why": "walk an address under every table: where they part, who wrote what, and why",
+    "audit": "list every top-level slot that some table lacks after a scenario",
     "trace": "run a .S file of your own and print every instruction and access",
     "access": "make one access on the CPU, under raw entries; or one for each row of a file",
     "sweep": "judge a matrix of accesses by the CPU, the walk and an oracle",

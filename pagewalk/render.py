@@ -24,6 +24,7 @@ from kernel_model.history import (
     Populated,
     Refused,
     Switched,
+    SyncDied,
     Synced,
     Unmapped,
 )
@@ -250,6 +251,8 @@ def _event_text(event: Event) -> str:
             return _fills_text([event])
         case Synced(start, end, by, tables, filled):
             return f"{by}: {_span(start, end)}, fills {filled} entries of {tables} task tables"
+        case SyncDied(_, addr, by, comm, _):
+            return f"{by}: for {addr:016x} {comm}'s table has another table than init_mm's: a BUG"
         case Refused(path, errno, why):
             return f"{path}: -{ERRNO_NAME.get(errno, errno)}: {why}"
         case LeftOut(path, why):

@@ -10,7 +10,10 @@ from kernel_model.releases import RELEASES, find_release
 from kernel_model.scenarios import (
     debug_vm_pgtable,
     efi_call,
+    healing_order,
+    hot_readd,
     ioremap_512g,
+    kasan_zero_shadow,
     ldt_slot,
     prealloc_nonpresent,
     pti_user_half,
@@ -43,6 +46,9 @@ _STORIES: Final[tuple[Scenario, ...]] = (
     ldt_slot.SCENARIO,
     pti_user_half.SCENARIO,
     debug_vm_pgtable.SCENARIO,
+    hot_readd.SCENARIO,
+    healing_order.SCENARIO,
+    kasan_zero_shadow.SCENARIO,
 )
 SCENARIOS: Final = {scenario.name: scenario for scenario in _STORIES}
 

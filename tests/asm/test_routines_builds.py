@@ -79,12 +79,32 @@ SHARED_EDGES: Final = {
     "pcpu_alloc": {"pcpu_create_chunk", "pcpu_populate_chunk"},
     "pcpu_create_chunk": set(),
     "pcpu_populate_chunk": {"map_kernel_range"},
+    "add_memory": {"add_memory_resource"},
+    "add_memory_resource": {"arch_add_memory"},
+    "remove_memory": {"try_remove_memory"},
+    "try_remove_memory": {"arch_remove_memory"},
+    "devres_release_all": {"devm_memremap_pages_release"},
+    "devm_memremap_pages_release": {"memunmap_pages"},
+    "memunmap_pages": {"pageunmap_range"},
+    "pageunmap_range": {"arch_remove_memory", "__remove_pages"},
+    "arch_remove_memory": {"__remove_pages", "kernel_physical_mapping_remove"},
+    "kernel_physical_mapping_remove": {"remove_pagetable"},
+    "__remove_pages": {"sparse_remove_section"},
+    "sparse_remove_section": {"vmemmap_free"},
+    "vmemmap_free": {"remove_pagetable"},
+    "remove_pagetable": {"vmemmap_pmd_is_unused", "sync_global_pgds"},
+    "kasan_add_zero_shadow": {"kasan_populate_early_shadow"},
+    "kasan_populate_early_shadow": {"arch_sync_kernel_mappings", "arch_sync_kernel_pagetables"},
+    "pmem_attach_disk": {"devm_memremap_pages"},
+    "pmem_submit_bio": {"pmem_do_read"},
+    "pmem_do_read": {"__asan_load8"},
 }
 HLT, UD2 = 0xF4, (0x0F, 0x0B)
 MAPPING_CALLS: Final = {
     "memmap_init_zone_device",
     "arch_add_memory",
     "add_pages",
+    "kasan_add_zero_shadow",
 }
 
 
@@ -251,6 +271,7 @@ def test_a_stub_stops_the_cpu_behind_each_call_and_its_frame_is_known(build, cal
         ("vmemmap_flush_unused_pmd_store", 0),
         ("vmemmap_pmd_is_unused_store", 8),
         ("switch_mm_write_cr3", 0),
+        ("__asan_load8_shadow", 0),
     ],
 )
 def test_the_frame_of_a_routine_is_known_where_it_may_fault(place, depth):

@@ -87,7 +87,7 @@ def test_every_release_has_a_text_at_each_of_its_depths(release: str, levels: in
     where: Where = {4: FOUR, 5: FIVE}[levels]
     with boot(where) as kernel:
         store(kernel, where.boundary)
-        last = kernel._last_death
+        last = kernel.deaths.last
         assert last is not None
 
         lines = text_of(kernel, last, release).splitlines()
@@ -107,7 +107,7 @@ def test_every_release_has_a_text_at_each_of_its_depths(release: str, levels: in
 )
 def test_the_first_page_is_a_null_pointer(kernel: Kernel, release: str, line: str) -> None:
     store(kernel, 0)
-    last = kernel._last_death
+    last = kernel.deaths.last
     assert last is not None
 
     assert text_of(kernel, last, release).splitlines()[0] == line
@@ -116,7 +116,7 @@ def test_the_first_page_is_a_null_pointer(kernel: Kernel, release: str, line: st
 def called_null(kernel: Kernel, release: str) -> list[str]:
     """The lines of a call of address 0."""
     kernel.run(kernel.fork("a"), "call_once", rax=0)
-    last = kernel._last_death
+    last = kernel.deaths.last
     assert last is not None
     return text_of(kernel, last, release).splitlines()
 
@@ -167,7 +167,7 @@ def test_address_0_and_the_code_that_is_not_there(
 @pytest.mark.parametrize("release", ALL_RELEASES)
 def test_a_call_into_data_is_an_exploit_attempt(kernel: Kernel, release: str) -> None:
     kernel.run(kernel.fork("a"), "call_once", rax=0xFFFF_FFFF_8200_0000)
-    last = kernel._last_death
+    last = kernel.deaths.last
     assert last is not None
 
     first = text_of(kernel, last, release).splitlines()[0]

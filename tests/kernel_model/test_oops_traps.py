@@ -4,7 +4,7 @@ import pytest
 from support.kernel_deaths import BASE, hand_made, text_of, trap
 from support.kernel_facts import ALL_RELEASES, FOUR
 
-from emu import Trap, VirtAddr
+from emu import Trap
 from kernel_model import Kernel
 from kernel_model.death import Death
 
@@ -227,26 +227,12 @@ def test_cr2_is_what_the_double_fault_found(kernel: Kernel, death: Death, releas
     assert "\nCR2: ffffc90000004008 CR3: " in text
 
 
-# -- the picture of an exception on the way to another, of which the CPU tells no registers
-
-
-def test_its_registers_are_those_that_the_entry_code_saved(kernel: Kernel) -> None:
-    task = kernel.fork("a")
-    stack = kernel.stack_of(task)
-    pt_regs = b"".join(word.to_bytes(8, "little") for word in range(1, 22))
-    kernel.memory.write(stack.pa_of(stack.base), pt_regs)
-    kernel.run(task, "call_once", rax=0x40_0000, rdi=stack.base)  # the fault leaves CR2 and RDI
-
-    death = Death.of(kernel, Trap(DF, 0, VirtAddr(17), cr3=task.mm.pgd), 1)
-
-    assert (death.registers.r15, death.registers.rbp, death.registers.rdi) == (1, 5, 15)
-    assert (death.registers.rip, death.registers.rflags, death.registers.rsp) == (17, 19, 20)
-    assert death.cr2 == 0x40_0000
+# -- the picture
 
 
 def test_a_stack_pointer_in_the_guard_shows_the_whole_stack(kernel: Kernel) -> None:
     kernel.run(kernel.fork("a"), "__init_single_page", rdi=FOUR.boundary)
-    last = kernel._last_death
+    last = kernel.deaths.last
     assert last is not None
     registers = last.registers._replace(rsp=last.bounds[0] - 8)
 

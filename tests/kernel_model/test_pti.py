@@ -6,7 +6,8 @@ import pytest
 from support.kernel_facts import GIB, MIB, entries, put_slot, slots
 from support.kernel_outside import DEPTHS, ENTRY_AREA, ESPFIX, ISOLATING, named
 
-from emu import PageFault, PhysAddr, Returned
+from emu import PageFault, PhysAddr, Returned, Trap
+from emu.fault import DF
 from kernel_model import RELEASES, Kernel, Task
 from kernel_model.drivers import dax_bus_probe
 from kernel_model.pti import map_user_page, set_top
@@ -134,9 +135,9 @@ def test_entry_code_cannot_read_the_stack_before_it_switches_tables(kernel: Kern
     stop = system_call(kernel, task, early=stack, late=stack)
 
     assert task.mm.user is not None
-    rip = kernel.symbol("entry_SYSCALL_64_before")
-    assert stop == PageFault(stack, 0, rip)  # type: ignore[arg-type]
-    assert (stop.cr3, stop.cpl) == (task.mm.user.pgd, 0)
+    assert stop == Trap(DF, 0, rip=kernel.symbol("entry_SYSCALL_64_before"))
+    assert isinstance(stop, Trap)  # RSP is the program's, which no supervisor may write to (SMAP)
+    assert (stop.cr3, stop.cpl, kernel.cpu.cr2) == (task.mm.user.pgd, 0, stack)
     assert kernel.walk(stack, task.mm).verdict == "mapped"
 
 

@@ -18,6 +18,9 @@ from kernel_model.sync import sync_global_pgds
         ("vmemmap-devdax", {"size": "2M"}, 512),
         ("vmemmap-subpmd", {}, 32768),
         ("vmemmap-subpmd", {"nr_pages": "1024"}, 1024),
+        ("hot-readd", {}, 3 * 262144),
+        ("healing-order", {}, 2 * 32768),
+        ("healing-order", {"order": "compound-only"}, 32768),
     ],
 )
 def test_a_scenario_says_how_many_pages_it_adds(

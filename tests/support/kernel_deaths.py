@@ -30,7 +30,7 @@ TASK: Final = 0xFFFF_8880_0001_0000
 def hand_made(kernel: Kernel) -> Death:
     """The death, on a kernel that has died of something alike."""
     store(kernel, FOUR.boundary)
-    last = kernel._last_death
+    last = kernel.deaths.last
     assert last is not None
     at = {name: kernel.symbol(place) for name, place in PLACES.items()}
     words = (at["caller"], 0x40000000, at["stray"], FOUR.boundary, at["outer"], *range(1, 10))
