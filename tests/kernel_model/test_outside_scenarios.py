@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from support.kernel_outside import BOOTING, DEPTHS, ISOLATING
 
-from emu.fault import DF, PF
+from emu.fault import DF
 from kernel_model import RELEASES
 from kernel_model.scenarios import run_scenario
 
@@ -56,13 +56,10 @@ def test_without_a_stack_there_is_a_double_fault(release: str, levels: int) -> N
 
 
 @pytest.mark.parametrize(("release", "levels"), [p for p in BOOTING if p.values[0] in ISOLATING])
-def test_so_is_there_on_the_users_stack_where_exceptions_are_handled(
-    release: str, levels: int
-) -> None:
+def test_so_is_there_on_the_users_stack(release: str, levels: int) -> None:
     fault = told("pti-user-half", release, levels)["fault"]
 
-    vector = DF if RELEASES[release].build == "4.4" else PF  # whose image has the handlers
-    assert (fault["vector"], fault["symbol"]) == (vector, "entry_SYSCALL_64+0x0/0x1a")
+    assert (fault["vector"], fault["symbol"]) == (DF, "entry_SYSCALL_64+0x0/0x1a")
 
 
 @pytest.mark.parametrize(("release", "levels"), BOOTING)
