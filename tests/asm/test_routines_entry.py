@@ -13,7 +13,7 @@ FILES = sorted(ENTRY.glob("*.S"))
 CALLEES = "\n".join(
     f".globl {name}\n{name}: ret" for name in ("do_page_fault", "do_syscall", "handler")
 )
-BASES = {".text": 0xFFFF_FFFF_8100_0000}
+BASES = {".text": 0xFFFF_FFFF_8100_0000, ".data": 0xFFFF_FFFF_8200_0000}
 
 
 @pytest.mark.skipif(gnu.MISSING is not None, reason=str(gnu.MISSING))
@@ -29,10 +29,10 @@ def test_a_source_becomes_the_same_bytes_as_with_gnu_as(file):
     }
 
 
-def test_there_are_four_of_them():
+def test_there_are_five_of_them():
     names = [file.name for file in FILES]
 
-    assert names == ["exceptions.S", "page_fault.S", "syscall.S", "user.S"]
+    assert names == ["exceptions.S", "page_fault.S", "pti.S", "syscall.S", "user.S"]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ def test_there_are_four_of_them():
     [
         ("exceptions.S", "page_fault"),
         ("page_fault.S", "entry_page_fault"),
+        ("pti.S", "entry_SYSCALL_64"),
         ("syscall.S", "entry_syscall"),
         ("user.S", "enter_user"),
     ],

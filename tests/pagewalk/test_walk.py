@@ -94,3 +94,14 @@ def test_list_shows_the_parameters_with_their_defaults():
 
     assert "vmemmap_base=0xffffe6ffc0000000 / 0xffd3ffffc0000000" in text
     assert "ram=4G" in text
+
+
+@pytest.mark.parametrize(("task", "verdict"), [("efi_mm", "not-present"), ("pstore", "mapped")])
+def test_a_table_outside_pgd_list_is_walked_by_its_name(task, verdict):
+    address = "0xffff890000000000"  # where the memory is that was added during a call
+
+    status, document, _ = run_cli(
+        "walk", address, "--scenario", "efi-call", "--task", task, "--json"
+    )
+
+    assert (status, document["task"], document["verdict"]) == (0, task, verdict)
