@@ -28,9 +28,9 @@ def machine(
         def teardown(self) -> None:
             self.play.close()
 
-        @rule()
-        def fork(self) -> None:
-            self.play.do("fork")
+        @rule(full=st.integers(0, 1))
+        def fork(self, full: int) -> None:
+            self.play.do("fork", full)
 
         @precondition(lambda self: self.play.kernel.tasks)
         @rule(which=few)
@@ -47,7 +47,7 @@ def machine(
         def access(self, which: int, what: int) -> None:
             self.play.do("access", which, what)
 
-        @rule(path=st.sampled_from(PATHS), argument=few)
+        @rule(path=st.sampled_from(PATHS), argument=st.integers(0, 1))
         def populate(self, path: str, argument: int) -> None:
             self.play.do(path, argument)
 
@@ -70,7 +70,6 @@ def machine(
         def race(self, steps: int) -> None:
             self.play.do("race", steps)
 
-        @precondition(lambda self: any(found.path == "percpu" for found in self.play.ranges))
         @rule()
         def trace(self) -> None:
             self.play.do("trace")

@@ -105,8 +105,11 @@ class Play:
         getattr(self, str(name))(*arguments)
         self.check()
 
-    def fork(self) -> None:
+    def fork(self, full: int) -> None:
+        """Make a task; if `full`, when the vmalloc area's first slot has no room for its stack."""
         if len(self.kernel.tasks) < MOST_TASKS:
+            if full:
+                fill_first_slot(self.kernel)
             self.kernel.fork(f"task{len(self.ops)}")
 
     def exit(self, which: int) -> None:
@@ -142,10 +145,10 @@ class Play:
         self._populated(pcpu_alloc(self.kernel, 0x80, 8).address(0, 0x80), "percpu")
 
     def trace(self) -> None:
-        """Trace page faults into a per-CPU buffer."""
-        chunks = [found for found in self.ranges if found.path == "percpu"]
-        if chunks and self.kernel.release.vmap_stack and self.kernel.handles_faults:
-            trace_page_faults(self.kernel, chunks[-1].address)
+        """Trace page faults into a new per-CPU buffer, where a stack has a guard."""
+        if self.kernel.release.vmap_stack and self.kernel.handles_faults:
+            self.percpu(0)
+            trace_page_faults(self.kernel, self.ranges[-1].address)
 
     def compound(self, section: int) -> None:
         """Populate the struct pages of a device with compounds: a section at the slot's border."""
@@ -237,7 +240,7 @@ class Play:
             self.ranges.append(Range(address, path))
 
     def _memmap(self, section: int, device: Callable[[int], object], path: str) -> None:
-        number = self.border + section - 1
+        number = self.border - section
         if number in self.sections:
             return
         self.sections.add(number)
