@@ -160,9 +160,9 @@ class Search:
 
     def _note_weak(self, data: bytes, line: int, where: int) -> None:
         """Keep registers for when there is nothing better; a warning shows them, too."""
-        if self.weak is None and self._start < 0:
-            if b"WARNING: " not in data[max(0, where - _KEPT) : where]:
-                self.weak = _block(data, line, where, len(data))
+        warned = b"WARNING: " in data[max(0, where - _KEPT) : where]
+        if self.weak is None and self._start < 0 and not warned:
+            self.weak = _block(data, line, where, len(data))
 
 
 def _marks(data: bytes, at: int) -> Iterator[re.Match[bytes]]:

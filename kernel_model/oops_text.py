@@ -167,7 +167,7 @@ def _wording(
     """Say whose wording it is, by the words that changed; None if none of those is there."""
     if cpu and cpu["model"]:
         return "6.15"
-    if header and header["twice"] or cpu and cpu["uid"]:
+    if (header and header["twice"]) or (cpu and cpu["uid"]):
         return "6.10"
     if say.ACCESS.search(text) or say.CODE.search(text):
         return "5.4"

@@ -22,6 +22,7 @@ COMMANDS = {
     "list": "scenarios, releases and routines",
     "run": "run a scenario and tell its story",
     "walk": "show every entry read for an address, and where the walk stops",
+    "oops": "explain an oops text, and find the scenario that dies like it",
     "trace": "run a .S file of your own and print every instruction and access",
     "access": "make one access on the CPU, under raw entries; or one for each row of a file",
     "sweep": "judge a matrix of accesses by the CPU, the walk and an oracle",
