@@ -173,6 +173,13 @@ def layouts(levels: int) -> dict[Era, Layout]:
     }
 
 
+def eras(oops: OopsText) -> tuple[Era, ...]:
+    """Say whose layout a text may have: wordings changed before the layout did, and behind it."""
+    if oops.wording == "4.4":
+        return ("before 4.20",)
+    return ("before 4.20", "since 4.20") if oops.wording in ("4.15", None) else ("since 4.20",)
+
+
 def places(address: int) -> tuple[Place, ...]:
     """Say where an address lies: at 4 levels, in both layouts, and at 5."""
     return tuple(
@@ -218,7 +225,8 @@ def _fixed(layout: Layout, era: Era) -> list[tuple[str, int, int]]:
 
 def kaslr_text(oops: OopsText) -> str:
     """Say what is known of where the regions are."""
-    told = (
+    told = "from 4.8 on, " if oops.wording in ("4.4", "4.15") else ""
+    told += (
         "KASLR may have put the direct map, vmalloc and vmemmap anywhere, 1 GiB aligned and in "
         "this order, between the direct map's first place and the cpu entry area"
     )

@@ -9,7 +9,8 @@ its lines are. Linux vocabulary; source: arch/x86/mm/fault.c, arch/x86/kernel/tr
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from operator import itemgetter
+from typing import Final, Literal, NamedTuple
 
 LONGEST: Final = 1 << 16  # bytes of one oops, with all that a log puts between its lines
 _CHUNK: Final = 1 << 20
@@ -21,66 +22,60 @@ _GAP: Final = rb"[\s>|]{1,80}"  # between two words, where a mail was wrapped an
 _DEBRIS: Final = ((b"\0", b""), (b"\xc2\xa0", b" "), (b"\xc3\x82", b" "))  # NBSP, and Â of one
 _HALF: Final = (b"\xc2", b"\xc3")
 
-# A mark's group says what it is. "die" is the header that has the number of deaths, by its end.
-_MARK: Final = re.compile(
-    rb"(?P<bug>BUG: unable"
-    + _GAP
-    + rb"to"
-    + _GAP
-    + rb"handle"
-    + _GAP
-    + rb"(?:kernel|page"
-    + _GAP
-    + rb"fault)"
-    rb"|BUG: kernel NULL pointer"
-    rb"|BUG: [A-Z#\d ]{0,12}stack guard page was hit"
-    rb"|kernel BUG at \S"
-    rb"|PANIC: double fault)"
-    rb"|(?P<access>#PF: (?:supervisor|user) )"
-    rb"|(?P<code>#PF: error_code\()"
-    rb"|(?P<table>PGD (?:0|[0-9a-f]{1,16}067|[0-9a-f]{3,16}" + _GAP + rb"P[4U]D)\s)"
-    rb"|(?P<oops>Oops: [0-9a-f]{4}(?![0-9a-z]| ilc))"
-    rb"|(?P<die>(?<=: [0-9a-f]{4} )\[#\d{1,6}\])"
-    rb"|(?P<end>---\[ cut here \]---|WARNING: CPU:|WARNING: [a-z/]{2,40}\.[ch]:\d)"
-    rb"|(?P<weak>RIP: 0010:[\[\w])"
-    rb"|(?P<other>Mem abort info|pstate: ?[0-9a-f]{8}|PC is at \S|epc ?: ?[0-9a-f]{8}"
-    rb"|Kernel access of bad area|Krnl PSW|EIP: [0-9a-f]{4}:|\*pd(?:e|pt) ?= )"
-)
-# How each of them begins. Looking for these first is twenty times as fast.
-_BEGINNINGS: Final = (
-    b"BUG: ",
-    b"kernel BUG at ",
-    b"PANIC: double",
-    b"#PF: ",
-    b"PGD ",
-    b"Oops: ",
-    b"[#",
-    b"---[ cut here",
-    b"WARNING: ",
-    b"RIP: 0010:",
-    b"Mem abort",
-    b"pstate: ",
-    b"PC is at ",
-    b"epc",
-    b"Kernel access",
-    b"Krnl PSW",
-    b"EIP: ",
-    b"*pd",
-)
-_ARCHITECTURE: Final = {
-    b"Mem": "arm64",
-    b"pst": "arm64",
-    b"PC ": "arm",
-    b"epc": "riscv",
-    b"Ker": "powerpc",
-    b"Krn": "s390",
-    b"EIP": "32-bit x86",
-    b"*pd": "32-bit x86",
-}
+_Kind = Literal["bug", "access", "code", "table", "die", "end", "weak", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class _Sign(NamedTuple):
+    """Words that say something of where an oops begins or ends.
+
+    All of them begin with `first`: bytes that are quickly looked for.
+    """
+
+    kind: _Kind
+    first: bytes
+    pattern: re.Pattern[bytes]
+    architecture: str = ""
+
+
+def _sign(kind: _Kind, first: bytes, rest: bytes = b"", architecture: str = "") -> _Sign:
+    return _Sign(kind, first, re.compile(re.escape(first) + rest), architecture)
+
+
+# "die" is the header that has the number of deaths; it is found by its code, and by its end.
+_SIGNS: Final = (
+    _sign("bug", b"BUG: unable", _GAP + b"to" + _GAP + b"handle" + _GAP + b"(?:kernel|page)"),
+    _sign("bug", b"BUG: kernel NULL pointer"),
+    _sign("bug", b"stack guard page was hit"),
+    _sign("bug", b"kernel BUG at ", rb"\S"),
+    _sign("bug", b"PANIC: double fault"),
+    _sign("access", b"#PF: ", rb"(?:supervisor|user) "),
+    _sign("code", b"#PF: error_code("),
+    _sign("table", b"PGD ", rb"(?:0|[0-9a-f]{1,16}067|[0-9a-f]{3,16}" + _GAP + rb"P[4U]D)\s"),
+    _sign("die", b"Oops: ", rb"[0-9a-f]{4}(?![0-9a-z]| ilc)"),
+    _sign("die", b"[#", rb"(?<=: [0-9a-f]{4} \[#)\d{1,6}\]"),
+    _sign("end", b"---[ cut here ]---"),
+    _sign("end", b"WARNING: ", rb"(?:CPU:|[a-z/]{2,40}\.[ch]:\d)"),
+    _sign("weak", b"RIP: 0010:", rb"[\[\w]"),
+    _sign("other", b"Mem abort info", architecture="arm64"),
+    _sign("other", b"pstate: ", rb"[0-9a-f]{8}", architecture="arm64"),
+    _sign("other", b"PC is at ", architecture="arm"),
+    _sign("other", b"epc", rb" ?: ?[0-9a-f]{8}", architecture="riscv"),
+    _sign("other", b"Kernel access of bad area", architecture="powerpc"),
+    _sign("other", b"Krnl PSW", architecture="s390"),
+    _sign("other", b"EIP: ", rb"[0-9a-f]{4}:", architecture="32-bit x86"),
+    _sign("other", b"*pd", rb"(?:e|pt) ?= ", architecture="32-bit x86"),
+)
+
+
+class _Mark(NamedTuple):
+    """Where a sign was found."""
+
+    start: int
+    end: int
+    sign: _Sign
+
+
+class Block(NamedTuple):
     """One oops's bytes, from its first word to the next oops; `line` counts from 1."""
 
     line: int
@@ -95,12 +90,14 @@ class Search:
     other: str = ""  # another architecture whose oops was seen
     weak: Block | None = None  # registers that nothing introduces
     _start: int = -1  # where the open block begins, if there is one
-    _seen: set[str] = field(default_factory=set)  # the marks that it has
+    _seen: set[_Kind] = field(default_factory=set)  # the marks that it has
     _last_die: int = -_SAME_HEADER
+    _line: int = 1  # that of the byte at `_line_at`
+    _line_at: int = 0
 
     def blocks(self, read: Callable[[int], bytes]) -> Iterator[Block]:
         """Yield the oopses in what `read(n)` returns, in order, each when it has ended."""
-        data, held, line, at = b"", b"", 1, 0
+        data, held, at = b"", b"", 0
         while True:
             more = read(_CHUNK)
             self.size += len(more)
@@ -109,42 +106,39 @@ class Search:
             data, held = data + _cleaned(held[:whole]), held[whole:]
             decided = len(data) - _OVERLAP if more else len(data)
             for mark in _marks(data, at):
-                if mark.lastgroup == "weak" and more and mark.start() + LONGEST > len(data):
-                    decided = min(decided, mark.start())
-                if mark.start() >= decided:
+                if mark.sign.kind == "weak" and more and mark.start + LONGEST > len(data):
+                    decided = min(decided, mark.start)
+                if mark.start >= decided:
                     break
-                at = mark.end()
+                at = max(at, mark.end)
                 ended = self._ended_by(mark, data)
                 if ended is not None:
-                    yield _block(data, line, *ended)
-                if mark.lastgroup == "weak":
-                    self._note_weak(data, line, mark.start())
+                    yield self._block(data, *ended)
+                if mark.sign.kind == "weak":
+                    self._note_weak(data, mark.start)
             at = max(at, decided)
             if self._start >= 0 and (not more or at - self._start > LONGEST):
-                yield _block(data, line, self._start, len(data))
+                yield self._block(data, self._start, len(data))
                 self._start = -1
             if not more:
                 return
             drop = max(0, at - _KEPT if self._start < 0 else min(at - _KEPT, self._start))
-            line += data.count(b"\n", 0, drop)
+            self._forget(data, drop)
             data, at = data[drop:], at - drop
-            self._last_die -= drop
-            self._start = self._start - drop if self._start >= 0 else -1
 
-    def _ended_by(self, mark: re.Match[bytes], data: bytes) -> tuple[int, int] | None:
+    def _ended_by(self, mark: _Mark, data: bytes) -> tuple[int, int] | None:
         """Take in one mark; return where the open block began and ended, if it is over."""
-        kind, where = str(mark.lastgroup), mark.start()
-        if kind == "weak":
-            return None
+        kind, where = mark.sign.kind, mark.start
         if kind == "other":
-            self.other = self.other or _ARCHITECTURE[mark[0][:3]]
+            self.other = self.other or mark.sign.architecture
+        if kind in ("weak", "other"):
             return None
-        if kind in ("oops", "die"):
+        if kind == "die":
             same = where - self._last_die < _SAME_HEADER and self._start >= 0
             self._last_die = where
             if same:
                 return None
-            kind, where = "die", _header_start(data, where, max(self._start, 0))
+            where = _header_start(data, where, max(self._start, 0))
         start = self._start
         goes_on = start >= 0 and where - start <= LONGEST and self._allows(kind)
         if not goes_on:
@@ -152,32 +146,41 @@ class Search:
         self._seen.add(kind)
         return None if goes_on or start < 0 else (start, where)
 
-    def _allows(self, kind: str) -> bool:
+    def _allows(self, kind: _Kind) -> bool:
         """Tell whether the open block goes on when a mark of this kind comes."""
         if kind == "end":
             return "die" not in self._seen
         return kind != "bug" and not self._seen & {kind, "die"}
 
-    def _note_weak(self, data: bytes, line: int, where: int) -> None:
+    def _note_weak(self, data: bytes, where: int) -> None:
         """Keep registers for when there is nothing better; a warning shows them, too."""
         warned = b"WARNING: " in data[max(0, where - _KEPT) : where]
         if self.weak is None and self._start < 0 and not warned:
-            self.weak = _block(data, line, where, len(data))
+            self.weak = self._block(data, where, len(data))
+
+    def _block(self, data: bytes, start: int, end: int) -> Block:
+        self._line += data.count(b"\n", self._line_at, start)
+        self._line_at = max(self._line_at, start)
+        return Block(self._line, data[start : min(end, start + LONGEST)])
+
+    def _forget(self, data: bytes, drop: int) -> None:
+        """Count from `drop` on instead of from the start of the data."""
+        self._line += data.count(b"\n", self._line_at, drop)
+        self._line_at = max(self._line_at, drop) - drop
+        self._last_die -= drop
+        self._start = self._start - drop if self._start >= 0 else -1
 
 
-def _marks(data: bytes, at: int) -> Iterator[re.Match[bytes]]:
-    """Yield the marks from `at` on, in order."""
-    for where in sorted([where for text in _BEGINNINGS for where in _occurrences(data, text, at)]):
-        mark = _MARK.match(data, where)
-        if mark:
-            yield mark
-
-
-def _occurrences(data: bytes, text: bytes, at: int) -> Iterator[int]:
-    at = data.find(text, at)
-    while at >= 0:
-        yield at
-        at = data.find(text, at + 1)
+def _marks(data: bytes, at: int) -> list[_Mark]:
+    """Return the marks from `at` on, in order."""
+    marks = [
+        _Mark(found.start(), found.end(), sign)
+        for sign in _SIGNS
+        if data.find(sign.first, at) >= 0
+        for found in sign.pattern.finditer(data, at)
+    ]
+    marks.sort(key=itemgetter(0))
+    return marks
 
 
 def _cleaned(data: bytes) -> bytes:
@@ -185,10 +188,6 @@ def _cleaned(data: bytes) -> bytes:
     for debris, instead in _DEBRIS:
         data = data.replace(debris, instead)
     return data
-
-
-def _block(data: bytes, line: int, start: int, end: int) -> Block:
-    return Block(line + data.count(b"\n", 0, start), data[start : min(end, start + LONGEST)])
 
 
 def _header_start(data: bytes, where: int, least: int) -> int:

@@ -5,7 +5,7 @@ Knows the names of the document's keys. Refuses to know how any of it is found.
 
 from typing import Any
 
-from kernel_model.oops_explain import access_text, entries, error_bits, places, stop_text
+from kernel_model.oops_explain import access_text, entries, eras, error_bits, places, stop_text
 from kernel_model.oops_judge import Verdict
 from kernel_model.oops_match import Match
 from kernel_model.oops_reading import Judged, Reading
@@ -32,7 +32,7 @@ def oops_document(reading: Reading, match: Match | None) -> dict[str, Any]:
         "table": _table(oops, depth.levels),
         "levels": depth.levels,
         "levels_because": depth.why,
-        "places": [] if oops.address is None else _places(oops.address),
+        "places": [] if oops.address is None else _places(oops, oops.address),
         "rip": _hex(oops.rip_address),
         "symbol": None if oops.rip is None else str(oops.rip),
         "task": _task(oops),
@@ -81,7 +81,7 @@ def _table(oops: OopsText, levels: int | None) -> dict[str, Any] | None:
     }
 
 
-def _places(address: int) -> list[dict[str, Any]]:
+def _places(oops: OopsText, address: int) -> list[dict[str, Any]]:
     return [
         {
             "levels": place.levels,
@@ -89,6 +89,7 @@ def _places(address: int) -> list[dict[str, Any]]:
             "slot": place.slot,
             "region": place.region,
             "fixed": place.fixed,
+            "fits_wording": place.era in eras(oops),
         }
         for place in places(address)
     ]

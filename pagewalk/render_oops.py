@@ -9,6 +9,7 @@ from typing import Final
 from kernel_model.oops_explain import (
     access_text,
     entries,
+    eras,
     error_bits,
     kaslr_text,
     places,
@@ -129,6 +130,8 @@ def _place_lines(oops: OopsText, address: int) -> Iterator[str]:
     yield f"Where {address:016x} lies"
     moved = False
     for place in places(address):
+        if place.levels == 4 and place.era not in eras(oops):
+            continue
         era = f", layout {place.era}" if place.levels == 4 else ""
         if place.slot is None:
             yield f"  {place.levels} levels: {place.region}"
@@ -164,12 +167,12 @@ def _register_lines(oops: OopsText) -> Iterator[str]:
 
 def _large_page_lines(address: int, page: LargePage) -> Iterator[str]:
     size = show_size(page.size)
-    part = "2 MiB" if page.entry == "pmd" else "4 KiB"
     base = address - page.pa - 8 * page.slot
-    yield f"  {address:#x} = {base:#x}, the direct map before 4.20, + {page.pa:#x} + 8 * {page.slot}"
+    part = "2 MiB" if page.entry == "pmd" else "4 KiB"
+    yield f"  {address:#x} = {base:#x}, where the direct map was, + {page.pa:#x} + 8 * {page.slot}"
     yield (
-        f"  so the {size} page at physical {page.pa:#x} was taken for a table, and its {page.entry} "
-        f"{page.slot} was read"
+        f"  so the {size} page at physical {page.pa:#x} was taken for a table, and {page.entry} "
+        f"{page.slot} was read from it"
     )
     yield (
         f"  the first access was to {part} of that page: physical {page.pa + page.first:#x} - "
