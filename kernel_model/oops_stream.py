@@ -154,9 +154,9 @@ class Search:
 
     def _note_weak(self, data: bytes, where: int) -> None:
         """Keep registers for when there is nothing better; a warning shows them, too."""
-        warned = b"WARNING: " in data[max(0, where - _KEPT) : where]
-        if self.weak is None and self._start < 0 and not warned:
-            self.weak = self._block(data, where, len(data))
+        if self.weak is None and self._start < 0:
+            warned = b"WARNING: " in data[max(0, where - _KEPT) : where]
+            self.weak = None if warned else self._block(data, where, len(data))
 
     def _block(self, data: bytes, start: int, end: int) -> Block:
         self._line += data.count(b"\n", self._line_at, start)
