@@ -196,7 +196,10 @@ def test_what_a_mail_or_a_page_makes_of_it_changes_nothing(old: bytes, new: byte
             "0000 [#2] PREEMPT SMP",
             "general-protection",
         ),
-        ("Oops: general protection fault, maybe for address 0x8: 0000 [#1] SMP", "general-protection"),
+        (
+            "Oops: general protection fault, maybe for address 0x8: 0000 [#1] SMP",
+            "general-protection",
+        ),
         ("double fault: 0000 [#1] SMP", "double-fault"),
         ("PANIC: double fault, error_code: 0x0", "double-fault"),
         ("kernel BUG at mm/slub.c:4021!\ninvalid opcode: 0000 [#1] SMP", "bug"),
@@ -292,9 +295,7 @@ def test_however_much_is_cut_off_what_is_read_is_what_the_whole_says(text: bytes
 
     assert {half.address for half in halves} <= {None, whole.address}
     assert {half.error_code for half in halves} <= {None, whole.error_code}
-    assert {half.table for half in halves} <= {
-        whole.table[:n] for n in range(len(whole.table) + 1)
-    }
+    assert {half.table for half in halves} <= {whole.table[:n] for n in range(len(whole.table) + 1)}
 
 
 # -- several, and a lot
@@ -424,7 +425,9 @@ def test_noise_is_read_to_its_end(noise: bytes) -> None:
 
 @given(
     st.sampled_from(SEEDS),
-    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 60), st.binary(max_size=12)), max_size=8),
+    st.lists(
+        st.tuples(st.integers(0, 3000), st.integers(0, 60), st.binary(max_size=12)), max_size=8
+    ),
 )
 def test_no_mutation_is_too_much(text: bytes, cuts: list[tuple[int, int, bytes]]) -> None:
     for at, length, instead in cuts:

@@ -25,9 +25,7 @@ _AFTERWARDS: Final = (
     "init_mm.pgd, but not in the page tables of other tasks."
 )
 
-COMPOUND: Final = (
-    f"{_COMPOUND_HEAD}<TASK> {_COMPOUND_TRACE} </TASK>\n{_AFTERWARDS}\n".encode()
-)
+COMPOUND: Final = f"{_COMPOUND_HEAD}<TASK> {_COMPOUND_TRACE} </TASK>\n{_AFTERWARDS}\n".encode()
 COVER: Final = f"{_COMPOUND_HEAD}{_COMPOUND_TRACE} {_AFTERWARDS}".encode()
 
 SUB_PMD: Final = (
@@ -104,8 +102,10 @@ CR2: ffffe70000000034
 ---[ end trace 0000000000000000 ]---
 """
 
-FIVE_LEVELS: Final = PLAIN.replace(b"PGD 0 P4D 0\n", b"PGD 0 \n").replace(
-    b"CR4: 0000000000750ef0", b"CR4: 0000000000751ef0"
+FIVE_LEVELS: Final = (
+    PLAIN.replace(b"PGD 0 P4D 0\n", b"PGD 0 \n")
+    .replace(b"CR4: 0000000000750ef0", b"CR4: 0000000000751ef0")
+    .replace(b"ffffe70000000034", b"ffd4000000000034")
 )
 
 
