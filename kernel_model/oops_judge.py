@@ -17,6 +17,10 @@ from kernel_model.pgtable import none
 
 _DIRECT_MAP_SIZE: Final = 64 * TIB
 _HANDLER: Final = "vmalloc_fault"
+_HANDLER_FIX: Final = (
+    'f4eafd8bcd52 "x86/mm: Fix vmalloc_fault() to handle large pages properly" (4.6, and stable '
+    "from 4.1 on) makes the handler look for large pages"
+)
 _NOT_PAGE_FAULTS: Final = {
     "general-protection": "a general protection fault is not about a page's entries",
     "bug": "the kernel ended itself, with BUG()",
@@ -92,6 +96,7 @@ def _judge_handler(address: int, code: int | None) -> Verdict:
         "vmalloc_fault() died: the first fault was at a vmalloc address whose top-level entry this "
         "task lacked; the handler copied it from init_mm, went on to check the levels below, and "
         "took a large page for a table: this oops is its read of that page through the direct map",
+        caveats=(_HANDLER_FIX,),
         handler=True,
         large_page=large_page(address),
     )

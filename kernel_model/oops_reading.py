@@ -13,7 +13,7 @@ from kernel_model.oops_stream import Search
 from kernel_model.oops_text import OopsText, parse
 
 if TYPE_CHECKING:
-    from kernel_model.oops_match import Match
+    from kernel_model.oops_proof import Match
 
 MOST_OTHERS: Final = 100
 
@@ -62,6 +62,6 @@ def judge_text(oops: OopsText) -> Judged:
 
 def match_oops(judged: Judged) -> "Match | None":
     """Return the scenario that dies most like an oops, by running it; loads the engine."""
-    from kernel_model.oops_match import find_match
+    from kernel_model.oops_proof import find_match
 
     return find_match(judged.oops, judged.verdict, judged.depth)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kernel_model.oops_explain import access_text, entries, eras, error_bits, places, stop_text
 from kernel_model.oops_judge import Verdict
-from kernel_model.oops_match import Match
+from kernel_model.oops_proof import Match, history
 from kernel_model.oops_reading import Judged, Reading
 from kernel_model.oops_text import Frame, OopsText
 from kernel_model.scenarios.spec import SCHEMA
@@ -134,6 +134,7 @@ def _match(match: Match) -> dict[str, Any]:
         "levels": candidate.levels,
         "settings": candidate.settings,
         "because": list(candidate.because),
+        **history(match),
         "reproduces": {
             "exactly": match.exactly,
             "address": match.address,

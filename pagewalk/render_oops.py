@@ -16,7 +16,7 @@ from kernel_model.oops_explain import (
     stop_text,
 )
 from kernel_model.oops_judge import LargePage
-from kernel_model.oops_match import Match
+from kernel_model.oops_proof import Match, history
 from kernel_model.oops_reading import Judged, Reading
 from kernel_model.oops_text import OopsText
 from kernel_model.words import show_size
@@ -74,7 +74,7 @@ def oops_lines(name: str, reading: Reading, match: Match | None) -> Iterator[str
         yield ""
     yield f"An unsynced top-level entry: {_ANSWER[verdict.unsynced]}"
     yield f"  {verdict.why}"
-    yield from (f"  but: {caveat}" for caveat in verdict.caveats)
+    yield from (f"  note: {caveat}" for caveat in verdict.caveats)
     if verdict.large_page is not None and oops.address is not None:
         yield from _large_page_lines(oops.address, verdict.large_page)
     yield ""
@@ -195,6 +195,7 @@ def _match_lines(match: Match | None) -> Iterator[str]:
         same = ", ".join(name for name, is_same in named if is_same) or "nothing"
         yield f"  it was run; the same: {same}"
     yield from (f"  differs in {difference}" for difference in match.differences)
+    yield from (f"  {word}: {commit}" for word, commit in history(match).items())
 
 
 def _other_lines(reading: Reading) -> Iterator[str]:

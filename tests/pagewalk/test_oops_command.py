@@ -1,5 +1,6 @@
 """`pagewalk oops`: what it tells, its JSON, the test that it writes, and input of any kind."""
 
+import io
 import json
 import os
 import re
@@ -7,8 +8,14 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from support.cli import run_cli
 from support.oops_texts import ARM64, COMPOUND, FIVE_LEVELS, HANDLER, PLAIN, SUB_PMD, without
+
+from kernel_model.oops_reading import match_oops, read_oopses
+from pagewalk.oops_json import oops_document
+from pagewalk.render_oops import oops_lines
 
 PAGEWALK = [sys.executable, "-m", "pagewalk", "oops"]
 MIB = 1 << 20
@@ -332,3 +339,30 @@ def test_nothing_loads_an_engine_before_a_match_is_run(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@given(
+    st.sampled_from((COMPOUND, SUB_PMD, HANDLER, PLAIN, FIVE_LEVELS)),
+    st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 40), st.binary(max_size=8))),
+)
+def test_whatever_is_read_can_be_told(text, cuts):
+    for at, length, instead in cuts:
+        text = text[:at] + instead + text[at + length :]
+    reading = read_oopses(io.BytesIO(text).read)
+    assume(reading.first)
+
+    assert json.loads(json.dumps(oops_document(reading, None)))["schema"] == 1
+    assert next(oops_lines("a text", reading, None)).startswith("a text, line ")
+    assert list(oops_lines("a text", reading, None))[-1]
+
+
+@settings(max_examples=20)
+@given(address=st.integers(0xFF << 56, (1 << 64) - 1), text=st.sampled_from((COMPOUND, SUB_PMD)))
+def test_any_address_can_be_matched_or_not(address, text):
+    head, _, rest = text.partition(b"address: ")
+    reading = read_oopses(io.BytesIO(head + b"address: %016x" % address + rest[16:]).read)
+
+    match = match_oops(reading.first)
+
+    assert oops_document(reading, match)["address"] == f"{address:#x}"
+    assert list(oops_lines("a text", reading, match))
