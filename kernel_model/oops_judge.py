@@ -1,7 +1,7 @@
 """Whether an oops has the pattern of a top-level entry that was never synced.
 
 Knows the pattern: the CPU found nothing where a task's top table should have pointed on. Two ways
-lead to it: the access itself dies, or, up to 4.6, the handler that repairs it (vmalloc_fault) does.
+lead to it: the access itself dies, or, up to 4.5, the handler that repairs it (vmalloc_fault) does.
 Refuses to know which code forgot to sync (`oops_match`): a text has one table's entry, not
 init_mm's beside it. Linux vocabulary.
 """

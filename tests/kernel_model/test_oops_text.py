@@ -415,7 +415,7 @@ def test_the_registers_of_the_first_oops_are_not_those_of_the_second(kernel: Ker
 
 # -- anything at all
 
-SEEDS = (COMPOUND, COVER, SUB_PMD, HANDLER, PLAIN, FIVE_LEVELS, ARM64)
+TEXTS = (COMPOUND, COVER, SUB_PMD, HANDLER, PLAIN, FIVE_LEVELS, ARM64)
 
 
 @given(st.binary(max_size=2000))
@@ -424,7 +424,7 @@ def test_noise_is_read_to_its_end(noise: bytes) -> None:
 
 
 @given(
-    st.sampled_from(SEEDS),
+    st.sampled_from(TEXTS),
     st.lists(
         st.tuples(st.integers(0, 3000), st.integers(0, 60), st.binary(max_size=12)), max_size=8
     ),
@@ -436,7 +436,7 @@ def test_no_mutation_is_too_much(text: bytes, cuts: list[tuple[int, int, bytes]]
     assert read(text).size == len(text)
 
 
-@given(st.sampled_from(SEEDS), st.randoms(use_true_random=False))
+@given(st.sampled_from(TEXTS), st.randoms(use_true_random=False))
 def test_neither_are_lines_in_any_order(text: bytes, chance: random.Random) -> None:
     words = text.split(b" ")
     chance.shuffle(words)
