@@ -26,20 +26,21 @@ class _Definition(NamedTuple):
 def link(programs: Sequence[Program], bases: Mapping[str, int]) -> Image:
     """The image of `programs`, with each section at the base that `bases` has for its name.
 
-    Sections of one name follow each other in the order of the programs. Raises ValueError, or
+    A section like `.text.init` without a base is part of `.text`, as GNU ld has it. Sections of
+    one name follow each other in the order of the programs. Raises ValueError, or
     AssemblyError with the line that is to blame, for a section without a base, segments that
     overlap, symbols that are undefined or defined twice, and addresses that do not fit.
     """
     starts, segments = _place(programs, bases)
-    definitions = _definitions(programs, starts)
+    definitions = _definitions(programs, starts, bases)
     public = _public(definitions)
     for number, program in enumerate(programs):
         for relocation in program.relocations:
             if (number, relocation.section) in starts:
-                data = segments[relocation.section]
+                segment = _segment(relocation.section, bases)
                 at = starts[number, relocation.section] + relocation.offset
                 target = _target(program, number, relocation.base, starts, public, relocation.line)
-                _fill(data, at, at - bases[relocation.section], target, relocation, program)
+                _fill(segments[segment], at, at - bases[segment], target, relocation, program)
     return Image(
         tuple(Segment(name, bases[name], bytes(data)) for name, data in segments.items()),
         MappingProxyType(_unambiguous(definitions, public)),
@@ -56,15 +57,24 @@ def _place(
     segments: dict[str, bytearray] = {}
     for number, program in enumerate(programs):
         for section in program.sections.values():
-            if section.loaded and (section.data or section.name in bases):
-                data = segments.setdefault(section.name, bytearray())
-                starts[number, section.name] = _append(data, section, program, bases)
+            segment = _segment(section.name, bases)
+            if section.loaded and (section.data or segment in bases):
+                data = segments.setdefault(segment, bytearray())
+                starts[number, section.name] = _append(data, segment, section, program, bases)
     _check_overlap(segments, bases)
     return starts, segments
 
 
-def _append(data: bytearray, section: Section, program: Program, bases: Mapping[str, int]) -> int:
-    base = bases.get(section.name)
+def _segment(section: str, bases: Mapping[str, int]) -> str:
+    """The name of the segment that a section is part of."""
+    whole = "." + section.split(".")[1] if section.startswith(".") else section
+    return section if section in bases or whole not in bases else whole
+
+
+def _append(
+    data: bytearray, segment: str, section: Section, program: Program, bases: Mapping[str, int]
+) -> int:
+    base = bases.get(segment)
     if base is None:
         given = ", ".join(bases) or "none"
         raise ValueError(f"section {section.name} of {program.name} has no base, of: {given}")
@@ -92,7 +102,7 @@ def _check_overlap(segments: Mapping[str, bytearray], bases: Mapping[str, int]) 
 
 
 def _definitions(
-    programs: Sequence[Program], starts: Mapping[tuple[int, str], int]
+    programs: Sequence[Program], starts: Mapping[tuple[int, str], int], bases: Mapping[str, int]
 ) -> list[_Definition]:
     found: list[_Definition] = []
     for number, program in enumerate(programs):
@@ -100,7 +110,8 @@ def _definitions(
             if symbol.section is None:
                 base, section = 0, ABSOLUTE
             elif (number, symbol.section) in starts:
-                base, section = starts[number, symbol.section], symbol.section
+                base = starts[number, symbol.section]
+                section = _segment(symbol.section, bases)
             else:
                 continue
             address = (base + symbol.offset) % _TOP

@@ -31,8 +31,8 @@ class Machine:
 
     `ram` is a size in bytes or (start, end) pieces; `paging` replaces the root and the default
     features; `code` lists the physical ranges that will hold code which the guest may also
-    store to. Frames come from the last piece of RAM only, from its end down to `frames_floor` (by
-    default its start): what lies below is the caller's. Free with close(), with `with`, or by
+    store to. Frames come from `frames`, (floor, ceiling), from the ceiling down; by default that is
+    the last piece of RAM. All other RAM is the caller's. Free with close(), with `with`, or by
     dropping the last reference.
     """
 
@@ -44,14 +44,12 @@ class Machine:
         cpus: int = 1,
         paging: Paging | None = None,
         code: Iterable[tuple[int, int]] = (),
-        frames_floor: int | None = None,
+        frames: tuple[int, int] | None = None,
     ) -> None:
         if cpus < 1:
             raise ValueError(f"{cpus} CPUs: expected at least 1")
         self.memory: Final = PhysMemory(ram)
-        last = self.memory.pieces[-1]
-        floor = last.start if frames_floor is None else frames_floor
-        self.frames: Final = Frames(self.memory, floor, last.end)
+        self.frames: Final = Frames(self.memory, *(frames or self.memory.pieces[-1]))
         if paging is None:
             paging = Paging.long_mode(self.frames.allocate(), levels=levels)
         code = tuple(code)

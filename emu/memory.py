@@ -125,8 +125,9 @@ class PhysMemory:
 class Frames:
     """Hands out the free 4 KiB frames of [floor, ceiling), from the top down.
 
-    A single frame is zeroed when it is handed out; a block is not, and holds what RAM held.
-    `floor` may be raised later, to keep what lies below for other uses.
+    What came back goes out first, the last of it before the others. A single frame is zeroed when
+    it is handed out; a block is not, and holds what RAM held. `floor` may be raised later, to keep
+    what lies below for other uses.
     """
 
     def __init__(self, memory: PhysMemory, floor: int, ceiling: int) -> None:
@@ -139,11 +140,13 @@ class Frames:
         self._top = ceiling
         self._ceiling = ceiling
         self._freed: dict[PhysAddr, None] = {}  # in the order in which they came back
+        self._blocks: dict[int, dict[PhysAddr, None]] = {}  # larger ones that came back, by size
 
     @property
     def nr_free(self) -> int:
         """How many frames are left."""
-        return len(self._freed) + (self._top - self.floor) // FRAME_SIZE
+        blocks = sum(size * len(blocks) for size, blocks in self._blocks.items())
+        return len(self._freed) + (self._top - self.floor + blocks) // FRAME_SIZE
 
     def allocate(self) -> PhysAddr:
         """Return a zeroed frame; OutOfFrames when none is left."""
@@ -158,20 +161,77 @@ class Frames:
         OutOfFrames when so many are not left in one piece; single frames that came back do not
         count.
         """
-        if size < FRAME_SIZE or size & (size - 1):
-            raise ValueError(f"size {size:#x}: expected a power of two from {FRAME_SIZE:#x} on")
+        _check_block_size(size)
+        if self._blocks.get(size):
+            return self._blocks[size].popitem()[0]
         pa = (self._top - size) & -size
         if pa < self.floor:
-            raise OutOfFrames(f"no {size:#x} free bytes are left above {self.floor:#x}")
+            return self._split_block(size)
         self._freed.update(dict.fromkeys(map(PhysAddr, range(pa + size, self._top, FRAME_SIZE))))
         self._top = pa
         return PhysAddr(pa)
 
+    def keep_low(self, size: int) -> PhysAddr:
+        """Keep the lowest free `size` bytes, aligned to `size`, and what lies below them.
+
+        Nothing of that is handed out until `floor` is what it was. OutOfFrames when the rest is
+        not that large.
+        """
+        _check_block_size(size)
+        pa = -(-self.floor // size) * size
+        if pa + size > self._top:
+            raise OutOfFrames(f"no {size:#x} free bytes are left below {self._top:#x}")
+        self.floor = pa + size
+        return PhysAddr(pa)
+
     def free(self, pa: PhysAddr) -> None:
         """Take back one frame that was handed out."""
-        if pa & (FRAME_SIZE - 1) or not self._top <= pa < self._ceiling or pa in self._freed:
+        if pa & (FRAME_SIZE - 1) or not self._top <= pa < self._ceiling or self.is_free(pa):
             raise ValueError(f"pa {pa:#x} is no frame that was handed out")
         self._freed[pa] = None
+
+    def free_block(self, pa: PhysAddr, size: int) -> None:
+        """Take back a block of frames that were handed out, to be handed out as one again."""
+        _check_block_size(size)
+        inside = self._top <= pa and pa + size <= self._ceiling
+        if pa & size - 1 or not inside or self._holds_free(pa, size):
+            raise ValueError(f"pa {pa:#x} (+{size:#x}) is no block that was handed out")
+        if size == FRAME_SIZE:
+            self._freed[pa] = None
+        else:
+            self._blocks.setdefault(size, {})[pa] = None
+
+    def is_free(self, pa: int) -> bool:
+        """Tell whether the frame at `pa` may be handed out, now or again."""
+        return (
+            self.floor <= pa < self._top
+            or pa in self._freed
+            or any(pa & -size in blocks for size, blocks in self._blocks.items())
+        )
+
+    def _holds_free(self, pa: int, size: int) -> bool:
+        """Tell whether some of a block came back: as it is, in parts, or with what is around it."""
+        return self.is_free(pa) or not all(
+            blocks.keys().isdisjoint(range(pa, pa + size, unit))
+            for unit, blocks in ((FRAME_SIZE, self._freed), *self._blocks.items())
+        )
+
+    def _split_block(self, size: int) -> PhysAddr:
+        """Take the lower end of the smallest block that came back and is larger; keep the rest."""
+        larger = min((s for s, blocks in self._blocks.items() if blocks and s > size), default=0)
+        if not larger:
+            raise OutOfFrames(f"no {size:#x} free bytes are left above {self.floor:#x}")
+        pa = self._blocks[larger].popitem()[0]
+        half = larger >> 1
+        while half >= size:
+            self.free_block(PhysAddr(pa + half), half)
+            half >>= 1
+        return pa
+
+
+def _check_block_size(size: int) -> None:
+    if size < FRAME_SIZE or size & (size - 1):
+        raise ValueError(f"size {size:#x}: expected a power of two from {FRAME_SIZE:#x} on")
 
 
 _ZERO_FRAME: Final = memoryview(bytes(FRAME_SIZE)).cast("Q")

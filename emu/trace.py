@@ -10,7 +10,7 @@ taken back: the engine reports some of the accesses of an instruction that then 
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final
 
@@ -71,12 +71,14 @@ class Recorder:
         self._repeating: dict[int, Executed] = {}
         self._frames: dict[int, PhysAddr] = {}  # ... by page, the frames they were read from, ...
         self._watched: set[int] = set()  # ... and the numbers of these and of the tables' frames
+        self._also_told: Callable[[Delivery], None] | None = None
         self._last_repeat = (0, 0)  # its address, and the count behind it
 
     def __enter__(self) -> "Recorder":
         cpu = self._cpu
         if cpu.on_stop is not None:
             raise ValueError("the CPU is being recorded already")
+        self._also_told = cpu.on_delivery
         cpu.on_stop, cpu.on_delivery = self._ended, self._delivered
         self._cr3 = cpu.cr3
         self._handles = [
@@ -92,7 +94,7 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._cpu.on_stop = self._cpu.on_delivery = None
+        self._cpu.on_stop, self._cpu.on_delivery = None, self._also_told
         while self._handles:
             self._cpu.engine.unhook(self._handles.pop())
         self._forget()
@@ -278,6 +280,8 @@ class Recorder:
         self._switched(self._cpu.cr3)
         self._log.append(Delivered(delivery, code))
         self._forget()  # the frame may lie anywhere
+        if self._also_told is not None:
+            self._also_told(delivery)
 
     def _take_back(self, rip: int | None) -> bytes:
         """Forget the last instruction if it was the one at `rip`; return its bytes."""

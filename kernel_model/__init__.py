@@ -7,6 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kernel_model.auditing import Lacking as Lacking
+    from kernel_model.auditing import Why as Why
+    from kernel_model.auditing import audit as audit
+    from kernel_model.auditing import why as why
     from kernel_model.errors import KernelError as KernelError
     from kernel_model.errors import TaskDied as TaskDied
     from kernel_model.kernel import Kernel as Kernel
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 _MODULE = {
     "Kernel": "kernel",
     "KernelError": "errors",
+    "Lacking": "auditing",
     "Layout": "layout",
     "Mm": "mm",
     "RELEASES": "releases",
@@ -28,7 +33,10 @@ _MODULE = {
     "StructPage": "structs",
     "Task": "mm",
     "TaskDied": "errors",
+    "Why": "auditing",
+    "audit": "auditing",
     "make_layout": "layout",
+    "why": "auditing",
 }
 
 __all__ = sorted(_MODULE)

@@ -10,6 +10,7 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from asm import CallSite, Image
+from kernel_model.builds import module_of
 from kernel_model.errors import KernelError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def kernel_function(
 
     @wraps(function)
     def framed(kernel: "Kernel", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if kernel.preempt is not None:
+            kernel.preempt(name)
         if not enter(kernel, name):
             return function(kernel, *args, **kwargs)
         try:
@@ -53,6 +56,9 @@ def enter(kernel: "Kernel", callee: str) -> bool:
     if rsp < stack.base:
         raise KernelError(f"the stack of {kernel.current!r} has overflowed in {callee}")
     kernel.memory.write_u64(stack.pa_of(rsp), returns_to)
+    if kernel.build.frame_pointers:
+        saved = frames[-1][1] - 8 if frames else 0
+        kernel.memory.write_u64(stack.pa_of(rsp - 8), saved)
     frames.append((callee, rsp))
     return True
 
@@ -87,3 +93,16 @@ def _only_call(image: Image, caller: str, callee: str) -> tuple[CallSite, int]:
     if len(sites) != 1:
         raise KernelError(f"{caller} calls {callee} at {len(sites)} places: expected 1")
     return sites[0], depth(image, sites[0].address)
+
+
+def symbolise(image: Image, address: int, *, returned_to: bool = False) -> str:
+    """Return "symbol+0x9/0x6d [module]" (%pS); a return address is looked up one byte before."""
+    at = address - 1 if returned_to else address
+    found = image.lookup(at)
+    if found is None:
+        at, found = address, image.lookup(address)
+    if found is None:
+        return f"0x{address:x}"
+    module = module_of(found.section)
+    offset = found.offset + address - at
+    return f"{found.symbol}+{offset:#x}/{found.size:#x}" + (f" [{module}]" if module else "")

@@ -4,8 +4,10 @@ Knows what to read while the stack, the tables and the code are as the fault lef
 know wording (`oops`) and why it died. Linux vocabulary.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from struct import iter_unpack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asm import Image
@@ -18,10 +20,8 @@ from kernel_model.layout import PAGE_SIZE
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
 
-CODE_BEFORE: Final = 42
-CODE_SIZE: Final = CODE_BEFORE + 1 + 21
+CODE_SIZE: Final = 64
 _KERNEL_HALF: Final = 1 << 63
-
 _TELL_ALL: Final = frozenset(("not-present", "mapped"))  # walks that end where Linux stops reading
 Entries = tuple[tuple[str, int | None], ...]
 """Entries by Linux's names, root first; None for one that cannot be read."""
@@ -39,9 +39,14 @@ class Death(NamedTuple):
     cr3: int
     paging: Paging  # the other control registers, which the kernel writes at boot only
     selectors: dict[str, int]  # which no routine loads
-    stack: bytes  # from RSP up
+    stack: bytes  # from RSP up, or all if RSP has just left it; empty if it is elsewhere
     code: bytes  # around RIP; empty if it cannot be read
     entries: Entries  # for a page fault's address, where Linux reads on and the walk did not
+    cpu: int
+    task: int  # its struct task_struct
+    bounds: tuple[int, int]  # of its stack: the first byte, and the one after the last
+    kasan: bool  # the kernel is built with it
+    pti: bool  # whether page tables are isolated
 
     @classmethod
     def of(cls, kernel: "Kernel", stop: PageFault | Trap, number: int) -> "Death":
@@ -50,15 +55,16 @@ class Death(NamedTuple):
         assert registers is not None
         task = kernel.current
         stack = kernel.stack_of(task)
-        rsp = registers.rsp
-        inside = stack.base <= rsp < stack.top
+        base, top, rsp = stack.base, stack.top, registers.rsp
+        if stack.area is not None and base - PAGE_SIZE < rsp < base:
+            rsp = base  # in the guard
         entries: Entries = ()
         if isinstance(stop, PageFault):
             cr2, fetched = int(stop.address), not stop.error_code & PF_I
             if stop.walk is None or stop.walk.verdict not in _TELL_ALL:
                 entries = kernel.pgtable.read_down(PhysAddr(stop.cr3 & ADDRESS), cr2)
         else:
-            cr2, fetched = stop.cr2, True
+            cr2, fetched = kernel.cpu.cr2, True
         return cls._make(
             (
                 stop,
@@ -70,11 +76,22 @@ class Death(NamedTuple):
                 stop.cr3,
                 kernel.boot_paging,
                 kernel.selectors if stop.cpl == 0 else kernel.cpu.selectors,
-                kernel.memory.peek(stack.pa_of(rsp), stack.top - rsp) if inside else b"",
+                stack.peek(kernel.memory, rsp) if base <= rsp < top else b"",
                 _code(kernel, stop.cr3, registers.rip, fetched and stop.symbol is not None),
                 entries,
+                kernel.machine.cpus.index(kernel.cpu),
+                task.struct,
+                (base, top),
+                kernel.kasan is not None,
+                kernel.pti,
             )
         )
+
+    def words(self) -> Iterator[tuple[int, int]]:
+        """Yield the stack's words upwards, each behind its address."""
+        start, whole = self.bounds[1] - len(self.stack), len(self.stack) & ~7
+        for i, (word,) in enumerate(iter_unpack("<Q", self.stack[:whole])):
+            yield start + 8 * i, word
 
 
 def with_symbol(stop: PageFault | Trap, image: Image) -> PageFault | Trap:
@@ -92,7 +109,7 @@ def _describe(image: Image, address: int) -> str | None:
 
 def _code(kernel: "Kernel", cr3: int, rip: int, in_image: bool) -> bytes:
     """Read the bytes around RIP; `in_image` says that the CPU has fetched there from the image."""
-    start = rip - CODE_BEFORE
+    start = rip - kernel.release.oops.code_before
     if start < _KERNEL_HALF:
         return b""  # copy_from_kernel_nofault() reads no user memory
     if in_image and start % PAGE_SIZE <= PAGE_SIZE - CODE_SIZE:

@@ -1,21 +1,29 @@
-"""The drivers that ask for device memory: device-dax, and xe for a GPU's own memory.
+"""The drivers that ask for device memory: device-dax, xe for a GPU's own memory, and nd_btt.
 
-Knows the calls from a bus's probe down to devm_memremap_pages(). Refuses to know what becomes of
-the memory (`memremap`), and everything else that a driver does. Linux vocabulary; source:
-drivers/dax/device.c (v6.17), and for xe the call trace in "[RFC V1 PATCH mm-hotfixes 2/3]
-x86/mm: define p*d_populate_kernel() and top level page table sync".
+Knows the calls from a bus's probe down to devm_memremap_pages(), and back, and those that read a
+persistent memory device through its mapping. Refuses to know what becomes of the memory
+(`memremap`, `vmalloc`), and everything else that a driver does. Linux vocabulary; source:
+drivers/dax/device.c (v6.17), and the call traces in "[RFC V1 PATCH mm-hotfixes 2/3] x86/mm: define
+p*d_populate_kernel() and top level page table sync" for xe, and "Re: [PATCH] x86/mm/vmfault: Make
+vmalloc_fault() handle large pages" (Toshi Kani, 2016-02-09) for nd_btt.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from emu import Stop
 from kernel_model.callstack import kernel_function
-from kernel_model.errors import EINVAL
+from kernel_model.errors import EINVAL, KernelError
 from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PUD_SIZE
-from kernel_model.memremap import DevPagemap, devm_memremap_pages
+from kernel_model.memremap import (
+    DevPagemap,
+    devm_memremap_pages,
+    devm_memremap_pages_release,
+)
 from kernel_model.structs import MEMORY_DEVICE_GENERIC, MEMORY_DEVICE_PRIVATE
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
+    from kernel_model.mm import Task
 
 
 @kernel_function
@@ -56,3 +64,27 @@ def xe_tile_init_noalloc(kernel: "Kernel", start: int, size: int) -> int:
 def xe_devm_add(kernel: "Kernel", start: int, size: int) -> int:
     """Make struct pages for the tile's memory."""
     return devm_memremap_pages(kernel, DevPagemap(MEMORY_DEVICE_PRIVATE, start, size))
+
+
+@kernel_function
+def devres_release_all(kernel: "Kernel", start: int) -> None:
+    """Unbind the driver of the device whose memory begins at physical `start`.
+
+    These drivers have nothing of their own to undo. KernelError if there is no such device.
+    """
+    found = [pgmap for pgmap in kernel.devres if pgmap.start == start]
+    if not found:
+        raise KernelError(f"no device has memory from {start:#x} on")
+    devm_memremap_pages_release(kernel, found[0])
+
+
+FINIT_MODULE: Final = "entry_SYSCALL_64_fastpath"
+
+
+def load_nd_btt(kernel: "Kernel", task: "Task", to: int, addr: int, size: int) -> Stop:
+    """Have a task load nd_btt, which reads [addr, addr + size) of a device to `to`.
+
+    All of it runs on the CPU, from the system call on where the build has code for that.
+    """
+    entry = FINIT_MODULE if FINIT_MODULE in kernel.routines else "btt_log_read"
+    return kernel.run(task, entry, rdi=to, rsi=addr, rdx=size)

@@ -7,11 +7,18 @@ from typing import Final
 
 from emu import EmuError, Stop
 
+EBUSY: Final = 16
 EEXIST: Final = 17
 EINVAL: Final = 22
 ENOMEM: Final = 12
 ERANGE: Final = 34
-ERRNO_NAME: Final = {EEXIST: "EEXIST", EINVAL: "EINVAL", ENOMEM: "ENOMEM", ERANGE: "ERANGE"}
+ERRNO_NAME: Final = {
+    EBUSY: "EBUSY",
+    EEXIST: "EEXIST",
+    EINVAL: "EINVAL",
+    ENOMEM: "ENOMEM",
+    ERANGE: "ERANGE",
+}
 
 
 class KernelError(EmuError):

@@ -40,6 +40,20 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncDied:
+    """`by`, begun at `start`, met another table than init_mm's for `addr` in `comm`'s: a BUG.
+
+    Tables in front of that one on pgd_list were done, those behind it were not.
+    """
+
+    start: int
+    addr: int
+    by: str
+    comm: str
+    pgd: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mapped:
     """`path` gave [start, end) of `region` its tables and frames; `detail` says how."""
 
@@ -75,4 +89,71 @@ class Refused:
     why: str
 
 
-Event = Forked | Populated | Synced | Mapped | Switched | LeftOut | Refused
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """`path` copied slots [first, last] of init_mm to a table that is not on pgd_list."""
+
+    table: str
+    first: int
+    last: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A task is gone, and its table with it."""
+
+    comm: str
+    pgd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unmapped:
+    """`path` took [start, end) of `region` away; what its tables keep is another matter."""
+
+    region: str
+    start: int
+    end: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A top-level entry was emptied by `path`, in init_mm and in `tables` others."""
+
+    addr: int
+    slot: int
+    path: str
+    tables: int
+
+
+@dataclass(frozen=True, slots=True)
+class LazyFault:
+    """A page fault of `comm` at `address` went to the kernel's own handler.
+
+    `filled` says whether its table lacked the slot before, and has it now; `repeated` whether the
+    handler returned, so that the access was made once more.
+    """
+
+    comm: str
+    address: int
+    slot: int
+    filled: bool
+    repeated: bool
+
+
+Event = (
+    Forked
+    | Copied
+    | Exited
+    | Populated
+    | Cleared
+    | Synced
+    | SyncDied
+    | Mapped
+    | Unmapped
+    | Switched
+    | LazyFault
+    | LeftOut
+    | Refused
+)

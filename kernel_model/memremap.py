@@ -1,6 +1,6 @@
-"""Device memory: memremap_pages(), from a driver's request to initialised struct pages.
+"""Device memory: memremap_pages(), from a driver's request to initialised struct pages, and back.
 
-Knows the order in which a device's pages come to be. Refuses to know the driver. Functions
+Knows the order in which a device's pages come to be and go. Refuses to know the driver. Functions
 return 0 or a negative errno. Linux vocabulary; source: mm/memremap.c (v6.17).
 """
 
@@ -11,6 +11,8 @@ from emu import OutOfFrames
 from kernel_model.callstack import kernel_function
 from kernel_model.errors import EINVAL, ENOMEM
 from kernel_model.hotplug import add_pages, arch_add_memory, beyond_physmem_end, mhp_range_allowed
+from kernel_model.hotremove import arch_remove_memory, remove_pages
+from kernel_model.kasan import kasan_add_zero_shadow, kasan_remove_zero_shadow
 from kernel_model.layout import PAGE_SHIFT
 from kernel_model.structs import MEMORY_DEVICE_PRIVATE, pack_pgmap
 from kernel_model.vmemmap import VmemAltmap, vmemmap_can_optimize
@@ -48,7 +50,17 @@ class DevPagemap:
 @kernel_function
 def devm_memremap_pages(kernel: "Kernel", pgmap: DevPagemap) -> int:
     """memremap_pages(), undone with the device."""
-    return memremap_pages(kernel, pgmap, 0)
+    error = memremap_pages(kernel, pgmap, 0)
+    if not error:
+        kernel.devres.append(pgmap)
+    return error
+
+
+@kernel_function
+def devm_memremap_pages_release(kernel: "Kernel", pgmap: DevPagemap) -> None:
+    """Undo devm_memremap_pages()."""
+    kernel.devres.remove(pgmap)
+    memunmap_pages(kernel, pgmap)
 
 
 @kernel_function
@@ -73,6 +85,8 @@ def pagemap_range(kernel: "Kernel", pgmap: DevPagemap, nid: int) -> int:
         return kernel.refuse("pagemap_range", ENOMEM, "no frame is left for struct dev_pagemap")
     if pgmap.type == MEMORY_DEVICE_PRIVATE:
         error = add_pages(kernel, nid, pgmap.start_pfn, pgmap.nr_pages, pgmap.altmap, pgmap)
+    elif _has_shadow(kernel):
+        error = _add_memory_with_shadow(kernel, pgmap, nid)
     else:
         error = arch_add_memory(kernel, nid, pgmap.start, pgmap.size, pgmap.altmap, pgmap)
     if error:
@@ -86,3 +100,37 @@ def pagemap_range(kernel: "Kernel", pgmap: DevPagemap, nid: int) -> int:
         r8=int(vmemmap_can_optimize(kernel, pgmap.altmap, pgmap)),
     )
     return 0
+
+
+@kernel_function
+def memunmap_pages(kernel: "Kernel", pgmap: DevPagemap) -> None:
+    """Take a device's struct pages away, and its direct map. Nobody may use its pages any more."""
+    pageunmap_range(kernel, pgmap)
+
+
+@kernel_function
+def pageunmap_range(kernel: "Kernel", pgmap: DevPagemap) -> None:
+    """Remove the range's pages. (What describes the device is the driver's, and stays.)"""
+    if pgmap.type == MEMORY_DEVICE_PRIVATE:
+        remove_pages(kernel, pgmap.start_pfn, pgmap.nr_pages, pgmap.altmap)
+    else:
+        arch_remove_memory(kernel, pgmap.start, pgmap.size, pgmap.altmap)
+        if _has_shadow(kernel):
+            kasan_remove_zero_shadow(kernel, kernel.layout.va(pgmap.start), pgmap.size)
+
+
+def _has_shadow(kernel: "Kernel") -> bool:
+    """Tell whether a device's memory gets a shadow."""
+    return kernel.kasan is not None and kernel.release.kasan_device_shadow
+
+
+def _add_memory_with_shadow(kernel: "Kernel", pgmap: DevPagemap, nid: int) -> int:
+    """Give the range its shadow before it can be reached; without the memory it goes again."""
+    addr = kernel.layout.va(pgmap.start)
+    error = kasan_add_zero_shadow(kernel, addr, pgmap.size)
+    if error:
+        return error
+    error = arch_add_memory(kernel, nid, pgmap.start, pgmap.size, pgmap.altmap, pgmap)
+    if error:
+        kasan_remove_zero_shadow(kernel, addr, pgmap.size)
+    return error

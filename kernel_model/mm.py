@@ -8,34 +8,46 @@ source: arch/x86/mm/pgtable.c, pgd_alloc() and pgd_ctor() (v6.17).
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from emu import OutOfFrames, PhysAddr, VirtAddr
+from emu import OutOfFrames, PhysAddr, PhysMemory, VirtAddr
 from emu.paging import ENTRIES
 from kernel_model.errors import ENOMEM
-from kernel_model.history import Forked
-from kernel_model.layout import LDT_SLOT, PAGE_SIZE
-from kernel_model.pgtable import PAGE_KERNEL
+from kernel_model.history import Exited, Forked
+from kernel_model.layout import PAGE_SIZE
+from kernel_model.pti import free_own_tables, user_table
+from kernel_model.vmalloc import VmArea, __vmalloc_node_range, vfree
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
+    from kernel_model.ldt import Ldt
 
 THREAD_SIZE: Final = 4 * PAGE_SIZE
-_STACK_STRIDE: Final = 2 * THREAD_SIZE  # a guard of the same size below each stack
+SIZEOF_TASK_STRUCT: Final = 64  # as much of it as there is here: an address
 
 
 @dataclass(eq=False, slots=True)
 class Mm:
-    """An address space: the physical address of its top table. Everything else is in RAM."""
+    """An address space: the physical address of its top table. Everything else is in RAM.
+
+    With page-table isolation `user` is the table for user mode, in the frame behind `pgd`, and
+    `ldt` the local descriptor table that lies in the space, if there is one.
+    """
 
     name: str
     pgd: PhysAddr
+    user: "Mm | None" = None
+    ldt: "Ldt | None" = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A kernel stack: [base, base + THREAD_SIZE), physically contiguous from `pa`."""
+    """A kernel stack: [base, base + THREAD_SIZE), in the frames `pages`.
+
+    `area` is its place in the vmalloc area, if that is where it lies.
+    """
 
     base: VirtAddr
-    pa: PhysAddr
+    pages: tuple[PhysAddr, ...]
+    area: VmArea | None = None
 
     @property
     def top(self) -> int:
@@ -44,17 +56,30 @@ class Stack:
 
     def pa_of(self, va: int) -> PhysAddr:
         """Return where a word of the stack lies."""
-        return PhysAddr(self.pa + va - self.base)
+        page, offset = divmod(va - self.base, PAGE_SIZE)
+        return PhysAddr(self.pages[page] + offset)
+
+    def peek(self, memory: PhysMemory, va: int) -> bytes:
+        """Return all from `va` up."""
+        first, offset = divmod(va - self.base, PAGE_SIZE)
+        data = memory.peek(self.pages[first] + offset, PAGE_SIZE - offset)
+        for page in self.pages[first + 1 :]:
+            data += memory.peek(page, PAGE_SIZE)
+        return data
 
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """A task. `frames` are the functions it is in, with the stack pointer each was entered with."""
+    """A task. `frames` are the functions it is in, with the stack pointer each was entered with.
+
+    `struct` is where its struct task_struct lies, in releases whose oops says so; nothing is in it.
+    """
 
     comm: str
     pid: int
     mm: Mm
     stack: Stack | None = None
+    struct: int = 0
     frames: list[tuple[str, int]] = field(default_factory=list)
 
     def __repr__(self) -> str:
@@ -62,20 +87,38 @@ class Task:
 
 
 def pgd_alloc(kernel: "Kernel", name: str) -> Mm:
-    """Make a table with init_mm's kernel slots in it, and put it on pgd_list."""
-    mm = Mm(name, kernel.frames.allocate())
+    """Make a table with init_mm's kernel slots in it, and put it on pgd_list.
+
+    The user's table, with page-table isolation, gets those of init_mm's user half.
+    """
+    user = kernel.init_mm.user
+    mm = Mm(name, kernel.frames.allocate()) if user is None else alloc_two_tables(kernel, name)
     words = kernel.memory.words
     boundary = kernel.layout.kernel_pgd_boundary
-    assert boundary > LDT_SLOT  # so each mm's own slot 272 stays empty
     new, old = mm.pgd >> 3, kernel.init_mm.pgd >> 3
     words[new + boundary : new + ENTRIES] = words[old + boundary : old + ENTRIES]
+    if mm.user is not None and user is not None:
+        new, old = mm.user.pgd >> 3, user.pgd >> 3
+        words[new + boundary : new + ENTRIES] = words[old + boundary : old + ENTRIES]
+        kernel.outside[mm.user] = None
     kernel.pgd_list[mm] = None
     return mm
+
+
+def alloc_two_tables(kernel: "Kernel", name: str) -> Mm:
+    """Allocate the two tables of page-table isolation, both empty. Raises OutOfFrames."""
+    pgd = kernel.frames.allocate_block(2 * PAGE_SIZE)
+    kernel.memory.zero(pgd, 2 * PAGE_SIZE)
+    return Mm(name, pgd, Mm(f"{name} (user)", user_table(pgd)))
 
 
 def pgd_free(kernel: "Kernel", mm: Mm) -> None:
     """Take a table off pgd_list and give its frame back."""
     del kernel.pgd_list[mm]
+    if mm.user is not None:
+        free_own_tables(kernel, mm)
+        del kernel.outside[mm.user]
+        kernel.frames.free(mm.user.pgd)
     kernel.frames.free(mm.pgd)
 
 
@@ -92,31 +135,57 @@ def fork(kernel: "Kernel", comm: str) -> Task:
     return task
 
 
-def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
-    """Give a task its kernel stack, in vmalloc space (VMAP_STACK); done when it first runs.
+def exit_task(kernel: "Kernel", task: Task) -> None:
+    """End a task: its table goes, and its stack with it, by way of a vfree()."""
+    kernel.tasks.remove(task)
+    if task.mm in kernel.pgd_list:
+        pgd_free(kernel, task.mm)
+    kernel.history.append(Exited(task.comm, task.mm.pgd))
+    stack, task.stack = task.stack, None
+    if stack is not None and stack.area is not None:
+        vfree(kernel, stack.area)
+    elif stack is not None:
+        for page in stack.pages:
+            kernel.frames.free(page)
 
-    Needs no sync: the top-level entries of the vmalloc area exist since boot. Raises OutOfFrames.
+
+def alloc_thread_stack(kernel: "Kernel", task: Task) -> Stack:
+    """Give a task its kernel stack. Raises OutOfFrames.
+
+    It lies in the vmalloc area (e37e43a497d5, VMAP_STACK, 4.9), or before that in the direct map;
+    in a kernel with KASAN only since that area has a shadow of its own: eafb149ed73a "fork: support
+    VMAP_STACK with KASAN_VMALLOC" (5.5). Linux does this in a fork, before the table is copied;
+    here it is put off until the task first runs, and its own table gets the top-level entry as
+    that copy would have had it.
     """
-    base = VirtAddr(kernel.layout.vmalloc_base + kernel.nr_stacks * _STACK_STRIDE + THREAD_SIZE)
     try:
-        stack = Stack(base, kernel.frames.allocate_block(THREAD_SIZE))
-        _map_stack(kernel, stack)
+        if kernel.release.oops.task:
+            task.struct = kernel.kmalloc(bytes(SIZEOF_TASK_STRUCT))
+        has_shadow = kernel.kasan is None or kernel.release.kasan_vmalloc
+        vmapped = kernel.release.vmap_stack and has_shadow
+        stack = _vmap_stack(kernel) if vmapped else _direct_stack(kernel)
     except OutOfFrames:
         kernel.refuse("alloc_thread_stack_node", ENOMEM, f"no memory for the stack of {task.comm}")
         raise
-    kernel.memory.zero(stack.pa, THREAD_SIZE)
-    kernel.nr_stacks += 1
+    own = kernel.pgtable.pgd_offset(task.mm.pgd, stack.base)
+    if kernel.pgtable.top_none(kernel.pgtable.get(own)):
+        reference = kernel.pgtable.pgd_offset(kernel.init_mm.pgd, stack.base)
+        kernel.pgtable.set(own, kernel.pgtable.get(reference), "pgd_ctor")
     task.stack = stack
     return stack
 
 
-def _map_stack(kernel: "Kernel", stack: Stack) -> None:
-    """Map a stack, or give its frames back: only the first page can lack a table."""
-    offsets = range(0, THREAD_SIZE, PAGE_SIZE)
-    try:
-        for offset in offsets:
-            kernel.map_kernel_page(stack.base + offset, stack.pa + offset, PAGE_KERNEL)
-    except OutOfFrames:
-        for offset in offsets:
-            kernel.frames.free(PhysAddr(stack.pa + offset))
-        raise
+def _vmap_stack(kernel: "Kernel") -> Stack:
+    area = __vmalloc_node_range(kernel, THREAD_SIZE, THREAD_SIZE, "stack")
+    if area is None:
+        raise OutOfFrames("no room for a stack in the vmalloc area")
+    pages = range(area.start, area.mapped_end, PAGE_SIZE)
+    frames = tuple(kernel.walk(page).pa or PhysAddr(0) for page in pages)
+    return Stack(VirtAddr(area.start), frames, area)
+
+
+def _direct_stack(kernel: "Kernel") -> Stack:
+    pa = kernel.frames.allocate_block(THREAD_SIZE)
+    kernel.memory.zero(pa, THREAD_SIZE)
+    pages = tuple(PhysAddr(at) for at in range(pa, pa + THREAD_SIZE, PAGE_SIZE))
+    return Stack(kernel.layout.va(pa), pages)

@@ -7,16 +7,12 @@ SDM's terms, tables in Linux's; source: Intel SDM volume 3A, "Interrupt 14 - Pag
 (#PF)", and arch/x86/mm/fault.c (v4.4 to v6.17).
 """
 
-from dataclasses import replace
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from emu import VirtAddr
 from emu.fault import PF_I, PF_P, PF_PK, PF_RSVD, PF_U, PF_W, access_of
 from emu.paging import CR4_LA57, PS, P, is_canonical
-from kernel_model.layout import CPU_ENTRY_AREA, LDT_SLOT, TIB, Layout, make_layout
+from kernel_model.layout import CPU_ENTRY_AREA, ESPFIX, TIB, Era, Layout, make_layout
 from kernel_model.oops_text import OopsText
-
-Era = Literal["since 4.20", "before 4.20"]
 
 PF_SHSTK: Final = 1 << 6
 PF_SGX: Final = 1 << 15
@@ -33,19 +29,12 @@ _CLEAR_AND_SET: Final = {
     "RMP": (PF_RMP, "no RMP check failed", "AMD's reverse-map table forbade it"),
 }
 
-# d52888aa2753 "x86/mm: Move LDT remap out of KASLR region on 5-level paging" moved the direct map
-# up by one slot (4.20; 4.19.5): in the slot where it began, the LDT remap area lies since.
-OLD_DIRECT_MAP: Final = VirtAddr(0xFFFF_8800_0000_0000)
 GUARD_HOLE: Final = "the guard hole, where the kernel maps nothing"
 LDT_REMAP: Final = "the LDT remap area, one for each mm"
 _SLOT: Final = 1 << 39
 _LARGEST: Final = 2 * TIB  # vmemmap of 64 TiB with struct pages of 80 or 96 bytes
 _EFI: Final = (0xFFFF_FFEF_0000_0000, 0xFFFF_FFFF_0000_0000)
-_ESPFIX: Final = 0xFFFF_FF00_0000_0000
-_KASAN: Final = {  # with KASAN built in, KASLR leaves the regions where they are
-    4: (0xFFFF_EC00_0000_0000, 0xFFFF_FC00_0000_0000),
-    5: (0xFFDF_0000_0000_0000, 0xFFFF_FC00_0000_0000),
-}
+_ERAS: Final[tuple[Era, ...]] = ("ldt-below", "direct-map-first")
 
 
 class Bit(NamedTuple):
@@ -162,28 +151,19 @@ def stop_text(oops: OopsText) -> str:
     return f"the line breaks off behind the {name}, which is present"
 
 
-def layouts(levels: int) -> dict[Era, Layout]:
-    """Return the layouts without KASLR, by era. What 5 levels were like before is left out."""
-    layout = make_layout(levels=levels)
-    if levels == 5:
-        return {"since 4.20": layout}
-    return {
-        "since 4.20": layout,
-        "before 4.20": replace(layout, page_offset_base=OLD_DIRECT_MAP),
-    }
-
-
 def eras(oops: OopsText) -> tuple[Era, ...]:
     """Say whose layout a text may have: wordings changed before the layout did, and behind it."""
     if oops.wording == "4.4":
-        return ("before 4.20",)
-    return ("before 4.20", "since 4.20") if oops.wording in ("4.15", None) else ("since 4.20",)
+        return ("direct-map-first",)
+    return _ERAS if oops.wording in ("4.15", None) else ("ldt-below",)
 
 
 def places(address: int) -> tuple[Place, ...]:
-    """Say where an address lies: at 4 levels, in both layouts, and at 5."""
+    """Say where an address lies: at 4 levels and at 5, in both layouts that there have been."""
     return tuple(
-        _place(address, era, layout) for levels in (4, 5) for era, layout in layouts(levels).items()
+        _place(address, era, make_layout(levels=levels, era=era))
+        for levels in (4, 5)
+        for era in _ERAS
     )
 
 
@@ -197,30 +177,29 @@ def _place(address: int, era: Era, layout: Layout) -> Place:
         return Place(
             levels, era, slot, "user space: a null pointer" if null else "user space", True
         )
-    for name, start, end in _fixed(layout, era):
+    for name, start, end in _fixed(layout):
         if start <= address < end:
             return Place(levels, era, slot, name, True)
     in_window = layout.page_offset_base <= address < CPU_ENTRY_AREA
     region = layout.region(address)
-    first, last = _KASAN[levels]
+    shadow = layout.kasan_shadow_start <= address < layout.kasan_shadow_end
     if region == "no region" and layout.vmemmap_end <= address < layout.vmemmap_base + _LARGEST:
         region = "vmemmap, if a struct page has more than 64 bytes"
-    elif region == "no region" and first <= address < last:
+    elif region == "no region" and shadow:
         region = "KASAN's shadow, if the kernel has it"
     return Place(levels, era, slot, region, not in_window)
 
 
-def _fixed(layout: Layout, era: Era) -> list[tuple[str, int, int]]:
+def _fixed(layout: Layout) -> list[tuple[str, int, int]]:
     """List the parts of the kernel half that KASLR does not move, and Layout does not name."""
-    hole, hole_end = layout.slot_base(256), layout.slot_base(LDT_SLOT)
-    fixed = [
-        (GUARD_HOLE, int(hole), int(hole_end)),
-        ("espfix stacks", _ESPFIX, _ESPFIX + _SLOT),
+    ldt = layout.slot_base(layout.ldt_slot)
+    first = min(ldt, layout.page_offset_base)
+    return [
+        (GUARD_HOLE, layout.slot_base(256), first),
+        (LDT_REMAP, ldt, ldt + layout.pgdir_size),
+        ("espfix stacks", ESPFIX, ESPFIX + _SLOT),
         ("EFI run-time services", *_EFI),
     ]
-    if era == "since 4.20":
-        fixed.append((LDT_REMAP, int(hole_end), int(layout.slot_base(LDT_SLOT + 1))))
-    return fixed
 
 
 def kaslr_text(oops: OopsText) -> str:

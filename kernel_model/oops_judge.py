@@ -1,7 +1,7 @@
 """Whether an oops has the pattern of a top-level entry that was never synced.
 
 Knows the pattern: the CPU found nothing where a task's top table should have pointed on. Two ways
-lead to it: the access itself dies, or, up to 4.5, the handler that repairs it (vmalloc_fault) does.
+lead to it: the access itself dies, or, up to 4.4, the handler that repairs it (vmalloc_fault) does.
 Refuses to know which code forgot to sync (`oops_match`): a text has one table's entry, not
 init_mm's beside it. Linux vocabulary.
 """
@@ -10,12 +10,11 @@ from typing import Final, Literal, NamedTuple
 
 from emu.fault import PF_P, PF_RSVD, PF_U
 from emu.paging import P, is_canonical
-from kernel_model.layout import PAGE_SIZE, PMD_SIZE, PUD_SIZE, TIB
-from kernel_model.oops_explain import GUARD_HOLE, LDT_REMAP, OLD_DIRECT_MAP, Depth, Place, places
+from kernel_model.layout import PAGE_SIZE, PMD_SIZE, PUD_SIZE, make_layout
+from kernel_model.oops_explain import GUARD_HOLE, LDT_REMAP, Depth, Place, eras, places
 from kernel_model.oops_text import OopsText
 from kernel_model.pgtable import none
 
-_DIRECT_MAP_SIZE: Final = 64 * TIB
 _HANDLER: Final = "vmalloc_fault"
 _HANDLER_FIX: Final = (
     'f4eafd8bcd52 "x86/mm: Fix vmalloc_fault() to handle large pages properly" (4.6, and stable '
@@ -108,10 +107,11 @@ def large_page(address: int) -> LargePage | None:
     A pud that maps a page maps 1 GiB, and a pmd 2 MiB; a page of 1 GiB is meant where the table
     would lie at the start of one. None for an address that is not in that direct map.
     """
-    pa = address - OLD_DIRECT_MAP
+    layout = make_layout(era="direct-map-first")
+    pa = layout.pa(address)
     table = pa & -PAGE_SIZE
     slot = (pa & PAGE_SIZE - 1) >> 3
-    if not 0 <= pa < _DIRECT_MAP_SIZE or table % PMD_SIZE:
+    if not 0 <= pa < layout.physmem_end or table % PMD_SIZE:
         return None
     if table % PUD_SIZE:
         return LargePage(table, PMD_SIZE, "pte", slot)
@@ -136,7 +136,8 @@ def _judge_access(oops: OopsText, address: int, code: int | None, depth: Depth) 
         )
     if code & (PF_U | PF_RSVD):
         return Verdict(False, f"error code {code:#x} is not that of a supervisor's absent page")
-    where = [place for place in places(address) if place.levels == (depth.levels or 4)]
+    shown, fitting = depth.levels or 4, eras(oops)
+    where = [p for p in places(address) if p.levels == shown and p.era in fitting]
     if any(place.region == GUARD_HOLE for place in where):
         return Verdict(False, f"{address:#x} is in {GUARD_HOLE}: in no table there is an entry")
     return Verdict(

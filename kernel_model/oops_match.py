@@ -1,10 +1,9 @@
 """Which scenario may die like an oops, and with which settings.
 
 Knows by what to recognise each scenario's death, and how to work back from its address to what
-makes the model fault exactly there. A recogniser is a function in RECOGNISERS, beside the name of
-its scenario; one whose scenario there is not is not asked. Refuses to know whether the entry was
-never synced (`oops_judge`), and whether a candidate holds: it is run (`oops_proof`). Linux
-vocabulary.
+makes the model fault exactly there. A recogniser is a function in RECOGNISERS; what it offers of a
+scenario that there is not is passed over. Refuses to know whether the entry was never synced
+(`oops_judge`), and whether a candidate holds: it is run (`oops_proof`). Linux vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +14,8 @@ from emu.paging import is_canonical
 from kernel_model.layout import GIB, PAGE_SHIFT, PMD_SIZE, Layout, make_layout
 from kernel_model.oops_judge import Verdict
 from kernel_model.oops_text import OopsText
+from kernel_model.releases import RELEASES
+from kernel_model.scenarios import SCENARIOS
 from kernel_model.sparse import PAGES_PER_SECTION, SECTION_SIZE, SUBSECTION_SIZE
 from kernel_model.words import show_size
 
@@ -170,8 +171,23 @@ def _unsynced_in(oops: OopsText, verdict: Verdict, levels: int, function: str) -
     )
 
 
-RECOGNISERS: Final[tuple[tuple[str, Recogniser], ...]] = (
-    ("vmemmap-devdax", vmemmap_devdax),
-    ("vmemmap-subpmd", vmemmap_subpmd),
-    ("ioremap-512g", ioremap_512g),
+def dies_in(oops: OopsText, verdict: Verdict, levels: int) -> Iterator[Candidate]:
+    """Any other scenario that dies in this function, as it does with its own settings."""
+    if oops.rip is None:
+        return
+    for name, scenario in SCENARIOS.items():
+        if name not in _WORKED_BACK and oops.rip.symbol in scenario.broke:
+            because = f"{oops.rip.symbol}() is where it dies, with its own settings"
+            releases = [r for r in RELEASES.values() if not scenario.why_not(r, levels)]
+            releases.sort(key=lambda release: release.name != scenario.release)
+            yield Candidate(name, levels, {}, (because,), tuple(r.name for r in releases))
+
+
+_WORKED_BACK: Final = ("vmemmap-devdax", "vmemmap-subpmd")
+
+RECOGNISERS: Final[tuple[Recogniser, ...]] = (
+    vmemmap_devdax,
+    vmemmap_subpmd,
+    ioremap_512g,
+    dies_in,
 )

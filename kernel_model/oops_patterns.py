@@ -28,8 +28,12 @@ BUG_LINE: Final = re.compile(
     r"\s+(?P<address>[0-9a-f]{1,16}\b|\(null\))",
     re.ASCII,
 )
-BUG_AT: Final = re.compile(r"kernel BUG at [^\s!]{1,200}(?: \[verbose[^]\n]{0,40}\])?!?", re.ASCII)
-OVERRUN: Final = re.compile(r"BUG: [A-Z#\d ]{0,12}stack guard page was hit(?: at \S{1,20})?")
+BUG_AT: Final = re.compile(
+    r"[Kk]ernel BUG at [^\s!]{1,200}(?: \[verbose[^]\n]{0,40}\])?!?", re.ASCII
+)
+OVERRUN: Final = re.compile(
+    r"(?:BUG: [A-Z#\d ]{0,12})?stack guard page was hit(?: at [0-9a-f]{1,16})?"
+)
 PANIC: Final = re.compile(r"PANIC: double fault(?:, error_code: 0x[0-9a-f]{1,16})?")
 
 # -- a page fault
@@ -44,9 +48,13 @@ CODE: Final = re.compile(
 )
 PGD: Final = re.compile(r"\bPGD[ \n]+(?=0\b|[0-9a-f]{0,15}\d)([0-9a-f]{1,16})(?!\w)", re.ASCII)
 BELOW_PGD: Final = tuple(
-    (name, re.compile(rf"\s+{name.upper()}\s+([0-9a-f]{{1,16}})(?!\w)", re.ASCII))
+    (
+        name,
+        re.compile(rf"(?:\s+|\s*\n.{{0,120}}?\s){name.upper()}\s+([0-9a-f]{{1,16}})(?!\w)", re.A),
+    )
     for name in ("p4d", "pud", "pmd", "pte")
 )
+LINE_EACH: Final = re.compile(r"\bPGD [0-9a-f]{1,16} ?\n.{0,120}\bP4D [0-9a-f]")  # 4.12
 BAD_TABLE: Final = re.compile(r"\s+BAD\b")
 CUT_TABLE: Final = re.compile(r"\s*P(?:4D?|UD?|MD?|TE?)?\s*[0-9a-f]*$")
 
@@ -56,7 +64,8 @@ _FLAG: Final = r"PREEMPT_RT|PREEMPT|SMP|DEBUG_PAGEALLOC|KASAN|PTI|NOPTI"
 HEADER: Final = re.compile(
     r"(?P<twice>Oops: )?(?P<what>Oops|general protection fault(?:, [^\n:]{1,100})?"
     r"|segment-related general protection fault|invalid opcode|double fault|divide error|int3"
-    r"|stack segment|segment not present|invalid TSS|alignment check|stack guard page"
+    r"|kernel stack overflow \([a-z-]{1,20}\)|stack guard page|stack segment"
+    r"|segment not present|invalid TSS|alignment check"
     r"|control protection|exception \d{1,3}|[a-z][a-z -]{2,40}[a-z])"
     r": (?P<code>[0-9a-f]{4})(?: \[#(?P<number>\d{1,6})\]|(?![0-9a-z]))"
     rf"(?P<flags>(?: +(?:{_FLAG})\b)*)",
@@ -96,7 +105,8 @@ END_TRACE: Final = re.compile(r"---\[ end trace [0-9a-f]{1,16} \]---")
 
 TRACE: Final = re.compile(r"Call Trace:|<TASK>|<IRQ>")
 BEHIND_TRACE: Final = re.compile(
-    r"Modules linked in|---\[ end trace|Kernel panic|\bRIP\s+\[<|</TASK>|note: \S+\[\d+\] exited"
+    r"Modules linked in|---\[ end trace|Kernel panic|\bRIP\s+\[<|\bRIP: (?![0-9a-f]{4}:)|</TASK>"
+    r"|note: \S+\[\d+\] exited"
 )
 IN_TRACE: Final = re.compile(
     r"RIP: [0-9a-f]{4}:(?:\[<[^\n]{0,200}|\S{0,200})"

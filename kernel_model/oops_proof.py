@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from kernel_model.oops_explain import Depth
 from kernel_model.oops_judge import Verdict
 from kernel_model.oops_match import RECOGNISERS, Candidate
+from kernel_model.oops_style import OopsStyle
 from kernel_model.oops_text import OopsText
 from kernel_model.releases import RELEASES, Release
 from kernel_model.scenarios import SCENARIOS, run_scenario
@@ -42,14 +43,26 @@ class Match:
 
     @property
     def exactly(self) -> bool:
-        """Whether address, error code and symbol+offset are all there, and the same."""
+        """Whether all that such a death has is there, and the same.
+
+        That is address, error code and symbol+offset; of an exception other than a page fault,
+        symbol+offset.
+        """
+        if self.ran.address is None and self.address is None:
+            return bool(self.symbol)
         return bool(self.address and self.error_code and self.symbol)
+
+    @property
+    def reproduces(self) -> bool:
+        """Whether it is worth a test: the same death, if not at the same instruction."""
+        return self.exactly or bool(self.address and self.error_code)
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
     """How the run died."""
 
+    outcome: str
     address: int | None
     error_code: int | None
     symbol: str | None
@@ -76,18 +89,20 @@ def history(match: Match) -> dict[str, str]:
     """Return the commits that broke and fixed it, as the scenario has them."""
     scenario = SCENARIOS[match.candidate.scenario]
     died_in = (match.ran.symbol or "").split("+")[0]
-    broke = {"broke": scenario.broke[died_in]} if died_in in scenario.broke else {}
-    return {**broke, "fixed": scenario.fixed}
+    fixed = scenario.fixed
+    found = {
+        "broke": scenario.broke.get(died_in, scenario.broke.get("")),
+        "fixed": fixed if isinstance(fixed, str) else fixed.get(died_in, fixed.get("")),
+    }
+    return {word: commit for word, commit in found.items() if commit is not None}
 
 
 def _offers(oops: OopsText, verdict: Verdict, depth: Depth) -> Iterator[tuple[Candidate, str]]:
-    for scenario, recognise in RECOGNISERS:
-        if scenario not in SCENARIOS:
-            continue
+    for recognise in RECOGNISERS:
         for levels in (4, 5) if depth.levels is None else (depth.levels,):
             for candidate in recognise(oops, verdict, levels):
-                for release in candidate.releases or _releases(oops, scenario):
-                    if release in RELEASES:
+                if candidate.scenario in SCENARIOS:
+                    for release in _releases(oops, candidate):
                         yield candidate, release
 
 
@@ -114,6 +129,7 @@ def _compare(
         return None
     stop = run.ending.stop
     ran = Ran(
+        run.outcome,
         getattr(stop, "address", None),
         getattr(stop, "error_code", None),
         getattr(stop, "symbol", None),
@@ -149,26 +165,41 @@ def _nearness(match: Match) -> tuple[bool, bool, bool, int]:
     return bool(address), bool(code), bool(symbol), len(match.lines)
 
 
-def _releases(oops: OopsText, scenario: str) -> list[str]:
-    """Return the releases that have the bug, those first that word an oops as the text does."""
-    default = SCENARIOS[scenario].release
+def _releases(oops: OopsText, candidate: Candidate) -> list[str]:
+    """Return the releases to try, those first that word an oops as the text does."""
+    scenario = SCENARIOS[candidate.scenario]
 
-    def unlike(release: Release) -> tuple[bool, int, bool]:
-        version = ".".join((oops.uname or "").split(".")[:2]).split("-")[0]
-        return (version != release.name, _wording_apart(oops, release), release.name != default)
+    def unlike(release: Release) -> tuple[bool, bool, int, bool]:
+        return (
+            oops.uname != release.uname,
+            version != release.name,
+            _wording_apart(oops, release.oops),
+            release.name != scenario.release,
+        )
 
-    buggy = [release for release in RELEASES.values() if release.sync == "explicit"]
-    return [release.name for release in sorted(buggy, key=unlike)]
+    version = ".".join((oops.uname or "").split(".")[:2]).split("-")[0]
+    can = [
+        release
+        for release in RELEASES.values()
+        if (
+            release.name in candidate.releases if candidate.releases else release.sync == "explicit"
+        )
+        and not scenario.why_not(release, candidate.levels)
+    ]
+    return [release.name for release in sorted(can, key=unlike)]
 
 
-def _wording_apart(oops: OopsText, release: Release) -> int:
+def _wording_apart(oops: OopsText, style: OopsStyle) -> int:
     """Count what a release would have printed otherwise."""
-    if oops.header is None:
-        return 0
-    twice = oops.header.startswith("Oops: Oops:")
-    return (
-        2 * (twice != (release.die_prefix == "Oops: "))
-        + (("PREEMPT" in oops.flags) > release.preempt_in_header)
-        + (oops.cpu is not None and (oops.uid is not None) != release.uid_in_cpu_line)
-        + (twice and release.preempt_in_header and "PREEMPT" not in oops.flags)
-    )
+    apart = 0
+    if oops.wording is not None:
+        apart += 2 * ((oops.wording == "4.4") != style.text_addresses)
+        apart += 2 * ((oops.wording in ("4.4", "4.15")) == style.explains_error_code)
+    if oops.header is not None:
+        twice = oops.header.startswith("Oops: Oops:")
+        apart += 2 * (twice != (style.die_prefix == "Oops: "))
+        apart += ("PREEMPT" in oops.flags) > style.preempt_in_header
+        apart += twice and style.preempt_in_header and "PREEMPT" not in oops.flags
+    if oops.cpu is not None:
+        apart += (oops.uid is not None) != style.uid_in_cpu_line
+    return apart

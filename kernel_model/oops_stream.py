@@ -28,25 +28,29 @@ _Kind = Literal["bug", "access", "code", "table", "die", "end", "weak", "other"]
 class _Sign(NamedTuple):
     """Words that say something of where an oops begins or ends.
 
-    All of them begin with `first`: bytes that are quickly looked for.
+    All of them begin with `first`: bytes that are quickly looked for. So many bytes `before` may
+    belong to them.
     """
 
     kind: _Kind
     first: bytes
     pattern: re.Pattern[bytes]
     architecture: str = ""
+    before: int = 0
 
 
-def _sign(kind: _Kind, first: bytes, rest: bytes = b"", architecture: str = "") -> _Sign:
-    return _Sign(kind, first, re.compile(re.escape(first) + rest), architecture)
+def _sign(
+    kind: _Kind, first: bytes, rest: bytes = b"", *, architecture: str = "", before: int = 0
+) -> _Sign:
+    return _Sign(kind, first, re.compile(re.escape(first) + rest), architecture, before)
 
 
 # "die" is the header that has the number of deaths; it is found by its code, and by its end.
 _SIGNS: Final = (
     _sign("bug", b"BUG: unable", _GAP + b"to" + _GAP + b"handle" + _GAP + b"(?:kernel|page)"),
     _sign("bug", b"BUG: kernel NULL pointer"),
-    _sign("bug", b"stack guard page was hit"),
-    _sign("bug", b"kernel BUG at ", rb"\S"),
+    _sign("bug", b"stack guard page was hit", before=17),
+    _sign("bug", b"ernel BUG at ", rb"\S", before=1),
     _sign("bug", b"PANIC: double fault"),
     _sign("access", b"#PF: ", rb"(?:supervisor|user) "),
     _sign("code", b"#PF: error_code("),
@@ -139,6 +143,8 @@ class Search:
             if same:
                 return None
             where = _header_start(data, where, max(self._start, 0))
+        elif kind == "bug":
+            where = max(where - mark.sign.before, self._start, 0)
         start = self._start
         goes_on = start >= 0 and where - start <= LONGEST and self._allows(kind)
         if not goes_on:

@@ -150,7 +150,7 @@ def _words(found: Match[str]) -> str:
 
 def _kind(text: str, header: Match[str] | None, bug: Match[str] | None) -> Kind:
     what = header["what"] if header else ""
-    if what == "double fault" or say.PANIC.search(text):
+    if what == "double fault" or any(p.search(text) for p in (say.PANIC, say.OVERRUN)):
         return "double-fault"
     if say.BUG_AT.search(text):
         return "bug"
@@ -294,7 +294,9 @@ def _lines(
     before = (say.BUG_LINE, say.BUG_AT, say.OVERRUN, say.PANIC, say.ACCESS, say.CODE)
     lines = [_words(found) for pattern in before if (found := pattern.search(text))]
     if table:
-        lines.append(" ".join(f"{name.upper()} {entry:x}" for name, entry in table))
+        between = "\n" if say.LINE_EACH.search(text) and "#PF: " not in text else " "
+        shown = between.join(f"{name.upper()} {entry:x}" for name, entry in table)
+        lines += shown.split("\n")
     header = say.HEADER.search(text)
     if header:
         lines.append(_words(header))

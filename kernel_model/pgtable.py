@@ -10,12 +10,15 @@ An entry is a place in RAM (`pgdp`, `p4dp`, …: its physical address) and a val
 
 from array import array
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from emu import PhysAddr, PhysMemory
-from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, PS, P, index
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, PS, US, P, index
 from emu.walk import Walk
 from kernel_model.layout import Layout
+
+if TYPE_CHECKING:
+    from kernel_model.writers import Writers
 
 PAGE_TABLE: Final = 0x67  # _PAGE_TABLE: P RW US A D
 PAGE_KERNEL: Final = 0x8000_0000_0000_0163  # P RW A D G, not executable
@@ -66,7 +69,8 @@ def named(walk: Walk) -> tuple[tuple[str, int | None], ...]:
 class Pgtable:
     """Linux's helpers over tables in RAM, for one paging mode."""
 
-    def __init__(self, memory: PhysMemory, layout: Layout) -> None:
+    def __init__(self, memory: PhysMemory, layout: Layout, writers: "Writers") -> None:
+        self.writers: Final = writers
         self._words = memory.words
         self._read = memory.read_u64
         self.p4d_folded: Final = layout.levels == 4
@@ -78,16 +82,23 @@ class Pgtable:
         """Read an entry."""
         return int(self._words[entry_pa >> 3])
 
-    def set(self, entry_pa: PhysAddr, entry: int) -> None:
-        """Write an entry."""
+    def set(self, entry_pa: PhysAddr, entry: int, by: str | None = None) -> None:
+        """Write an entry, and note who did: the running function if not `by`."""
         self._words[entry_pa >> 3] = entry
+        self.writers.note(entry_pa, 1, by)
 
     def fill(self, entry_pa: PhysAddr, first: int, step: int, nr: int) -> None:
-        """Write `nr` neighbouring entries: first, first + step, …"""
+        """Write `nr` neighbouring entries: first, first + step, … The running function does."""
         at = entry_pa >> 3
         last = first + step * nr
         entries = array("Q", range(first, last, step)) if step else array("Q", [first]) * nr
         self._words[at : at + nr] = memoryview(entries)
+        self.writers.note(entry_pa, nr)
+
+    def entries(self, entry_pa: PhysAddr, nr: int) -> list[int]:
+        """Read `nr` neighbouring entries."""
+        at = entry_pa >> 3
+        return self._words[at : at + nr].tolist()
 
     def nr_none(self, entry_pa: PhysAddr, most: int) -> int:
         """Count the empty entries from `entry_pa` on, inside its table and up to `most`."""
@@ -138,6 +149,13 @@ class Pgtable:
     def pgd_present(self, pgd: int) -> bool:
         """Tell whether a pgd is present: always, when the p4d is folded into it."""
         return self.p4d_folded or present(pgd)
+
+    def pgd_bad(self, pgd: int) -> bool:
+        """Tell whether a pgd is anything but a p4d table: never, when the p4d is folded into it.
+
+        (Page-table isolation allows XD besides.)
+        """
+        return not self.p4d_folded and pgd & ~ADDRESS & ~US != PAGE_TABLE & ~US
 
     def top_none(self, entry: int) -> bool:
         """Tell whether an entry of a top table is empty, at the level where that has a meaning."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from emu import PhysAddr
 from kernel_model.history import Populated
-from kernel_model.pgtable import PAGE_TABLE
+from kernel_model.layout import PAGE_SIZE
+from kernel_model.pgtable import PAGE_TABLE, none
 from kernel_model.sync import arch_sync_kernel_mappings, arch_sync_kernel_pagetables
 
 if TYPE_CHECKING:
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
 # include/linux/pgtable.h: which levels were modified
 PGTBL_PGD_MODIFIED: Final = 1 << 0
 PGTBL_P4D_MODIFIED: Final = 1 << 1
+PGTBL_PUD_MODIFIED: Final = 1 << 2
+PGTBL_PMD_MODIFIED: Final = 1 << 3
+PGTBL_PTE_MODIFIED: Final = 1 << 4
 
 
 def arch_page_table_sync_mask(kernel: "Kernel") -> int:
-    """ARCH_PAGE_TABLE_SYNC_MASK: the level whose changes other tables must be told of."""
-    if kernel.release.sync != "merged":
+    """ARCH_PAGE_TABLE_SYNC_MASK: the level whose changes other tables must be told of.
+
+    0 but for two spans: 5.8, where vmalloc and ioremap consult it, and from 6659d0279980
+    "x86/mm/64: define ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()" (6.17) on.
+    """
+    if kernel.release.sync != "merged" and kernel.release.vmalloc_sync != "map":
         return 0
     return PGTBL_P4D_MODIFIED if kernel.pgtable.p4d_folded else PGTBL_PGD_MODIFIED
 
@@ -35,15 +43,15 @@ def pgd_populate(kernel: "Kernel", addr: int, pgdp: PhysAddr, p4d: PhysAddr, pat
     """Put a p4d table under a pgd; nothing at all when the p4d is folded."""
     if kernel.pgtable.p4d_folded:
         return
-    kernel.pgtable.set(pgdp, p4d | PAGE_TABLE)
-    _note(kernel, "pgd", addr, p4d | PAGE_TABLE, path)
+    kernel.pgtable.set(pgdp, p4d | PAGE_TABLE, path)
+    _note(kernel, "pgd", addr, pgdp, path)
 
 
 def p4d_populate(kernel: "Kernel", addr: int, p4dp: PhysAddr, pud: PhysAddr, path: str) -> None:
     """Put a pud table under a p4d."""
-    kernel.pgtable.set(p4dp, pud | PAGE_TABLE)
+    kernel.pgtable.set(p4dp, pud | PAGE_TABLE, path)
     if kernel.pgtable.p4d_folded:
-        _note(kernel, "p4d", addr, pud | PAGE_TABLE, path)
+        _note(kernel, "p4d", addr, p4dp, path)
 
 
 def pud_populate(kernel: "Kernel", pudp: PhysAddr, pmd: PhysAddr) -> None:
@@ -61,7 +69,7 @@ def pgd_populate_kernel(
 ) -> None:
     """Put a p4d table under a pgd of init_mm, and tell the other tables if the release does."""
     pgd_populate(kernel, addr, pgdp, p4d, path)
-    if arch_page_table_sync_mask(kernel) & PGTBL_PGD_MODIFIED:
+    if kernel.release.sync == "merged" and not kernel.pgtable.p4d_folded:
         arch_sync_kernel_mappings(kernel, addr, addr)
     if kernel.release.sync == "rfc-v1" and not kernel.pgtable.p4d_folded:
         arch_sync_kernel_pagetables(kernel, addr)
@@ -72,12 +80,51 @@ def p4d_populate_kernel(
 ) -> None:
     """Put a pud table under a p4d of init_mm, and tell the other tables if the release does."""
     p4d_populate(kernel, addr, p4dp, pud, path)
-    if arch_page_table_sync_mask(kernel) & PGTBL_P4D_MODIFIED:
+    if kernel.release.sync == "merged" and kernel.pgtable.p4d_folded:
         arch_sync_kernel_mappings(kernel, addr, addr)
     if kernel.release.sync == "rfc-v1" and kernel.pgtable.p4d_folded:
         arch_sync_kernel_pagetables(kernel, addr)
 
 
-def _note(kernel: "Kernel", name: str, addr: int, entry: int, path: str) -> None:
-    slot = kernel.layout.pgd_index(addr)
-    kernel.history.append(Populated(name, addr, slot, entry, path))
+def pud_alloc_track(kernel: "Kernel", addr: int, path: str) -> tuple[PhysAddr, int]:
+    """p4d_alloc_track(), then pud_alloc_track(): return where init_mm's pud for `addr` lies, and
+    the PGTBL_*_MODIFIED bits of the levels that were filled. Raises OutOfFrames.
+
+    d8626138009b "mm: add functions to track page directory modifications" (5.8); what was filled
+    before that release was not told.
+    """
+    pgtable, mask = kernel.pgtable, 0
+    pgdp = pgtable.pgd_offset(kernel.init_mm.pgd, addr)
+    if pgtable.pgd_none(pgtable.get(pgdp)):
+        pgd_populate(kernel, addr, pgdp, kernel.frames.allocate(), path)
+        mask |= PGTBL_PGD_MODIFIED
+    p4dp = pgtable.p4d_offset(pgdp, addr)
+    if none(pgtable.get(p4dp)):
+        p4d_populate(kernel, addr, p4dp, kernel.frames.allocate(), path)
+        mask |= PGTBL_P4D_MODIFIED
+    return pgtable.pud_offset(p4dp, addr), mask
+
+
+def pmd_alloc_track(kernel: "Kernel", pudp: PhysAddr, addr: int) -> tuple[PhysAddr, int]:
+    """Return where the pmd for `addr` lies, and PGTBL_PUD_MODIFIED if its table is new."""
+    pgtable, mask = kernel.pgtable, 0
+    if none(pgtable.get(pudp)):
+        pud_populate(kernel, pudp, kernel.frames.allocate())
+        mask = PGTBL_PUD_MODIFIED
+    return pgtable.pmd_offset(pudp, addr), mask
+
+
+def pte_alloc_track(kernel: "Kernel", pmdp: PhysAddr, addr: int) -> tuple[PhysAddr, int]:
+    """Return where the pte for `addr` lies, and PGTBL_PMD_MODIFIED if its table is new."""
+    pgtable, mask = kernel.pgtable, 0
+    if none(pgtable.get(pmdp)):
+        pmd_populate_kernel(kernel, pmdp, kernel.frames.allocate())
+        mask = PGTBL_PMD_MODIFIED
+    return pgtable.pte_offset(pmdp, addr), mask
+
+
+def _note(kernel: "Kernel", name: str, addr: int, entry_pa: PhysAddr, path: str) -> None:
+    """Tell the history, if it is a top-level entry of init_mm."""
+    if entry_pa & -PAGE_SIZE == kernel.init_mm.pgd:
+        slot, entry = kernel.layout.pgd_index(addr), kernel.pgtable.get(entry_pa)
+        kernel.history.append(Populated(name, addr, slot, entry, path))

@@ -53,6 +53,23 @@ class SectionMap:
         """Take the marks back, as after a failed population."""
         self._sections[pfn >> PFN_SECTION_SHIFT].subsections &= ~subsection_bits(pfn, nr_pages)
 
+    def empty(self, pfn: int, nr_pages: int) -> Section | None:
+        """Take the marks of a range inside one section away.
+
+        Returns the section; None, and nothing is changed, if any was not there.
+        """
+        section = self._sections.get(pfn >> PFN_SECTION_SHIFT)
+        bits = subsection_bits(pfn, nr_pages)
+        if section is None or section.subsections & bits != bits:
+            return None
+        section.subsections &= ~bits
+        return section
+
+    def early(self, pfn: int) -> bool:
+        """Tell whether a frame's section is boot RAM's."""
+        section = self._sections.get(pfn >> PFN_SECTION_SHIFT)
+        return section is not None and section.early
+
     def pfn_valid(self, pfn: int) -> bool:
         """Tell whether a frame has a struct page."""
         section = self._sections.get(pfn >> PFN_SECTION_SHIFT)

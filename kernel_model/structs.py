@@ -7,10 +7,11 @@ layout depends on everything, are ours.
 """
 
 from dataclasses import dataclass
-from struct import Struct
+from struct import Struct, unpack
 from typing import Final
 
 SIZEOF_PAGE: Final = (64, 80, 96)  # plain; with KMSAN's two words; and with _last_cpupid
+PAGE_REFCOUNT: Final = 0x34
 VMEMMAP_RESERVE_NR: Final = 2  # frames of struct pages that a deduplicated compound keeps
 ZONE_DEVICE: Final = 4
 
@@ -35,11 +36,20 @@ PGMAP_TYPE: Final = 0x00
 PGMAP_VMEMMAP_SHIFT: Final = 0x04
 SIZEOF_PGMAP: Final = 0x40
 
+# struct pt_regs (arch/x86/include/asm/ptrace.h): r15 first; the CPU's own frame from rip on
+PT_REGS_ERROR_CODE: Final = 0x78
+PT_REGS_RIP: Final = 0x80
+_PT_REGS: Final = (
+    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx"),
+    *("rsi", "rdi", "orig_rax", "rip", "cs", "rflags", "rsp", "ss"),
+)
+SIZEOF_PT_REGS: Final = 8 * len(_PT_REGS)
+
 _PAGE: Final = Struct("<QQQQQQiiQ")
 
 
-def assembly_constants(sizeof_page: int, refcount_reset_types: frozenset[int]) -> dict[str, int]:
-    """Return what the routines are assembled with."""
+def struct_constants(sizeof_page: int, refcount_reset_types: frozenset[int]) -> dict[str, int]:
+    """Return what the routines must know of the structures."""
     return {
         "SIZEOF_PAGE": sizeof_page,
         "PAGE_FLAGS": 0x00,
@@ -52,7 +62,7 @@ def assembly_constants(sizeof_page: int, refcount_reset_types: frozenset[int]) -
         "PAGE_INDEX": 0x20,
         "PAGE_PRIVATE": 0x28,
         "PAGE_MAPCOUNT": 0x30,
-        "PAGE_REFCOUNT": 0x34,
+        "PAGE_REFCOUNT": PAGE_REFCOUNT,
         "PAGE_MEMCG": 0x38,
         "NODES_PGSHIFT": NODES_PGSHIFT,
         "ZONES_PGSHIFT": ZONES_PGSHIFT,
@@ -139,3 +149,8 @@ def pack_pgmap(kind: int, vmemmap_shift: int) -> bytes:
     """Return a struct dev_pagemap of a memory type; a compound is 1 << vmemmap_shift pages."""
     head = kind.to_bytes(4, "little") + vmemmap_shift.to_bytes(4, "little")
     return head.ljust(SIZEOF_PGMAP, b"\0")
+
+
+def parse_pt_regs(data: bytes) -> dict[str, int]:
+    """Read a struct pt_regs: registers by their SDM names, and orig_rax."""
+    return dict(zip(_PT_REGS, unpack(f"<{len(_PT_REGS)}Q", data), strict=True))

@@ -5,15 +5,16 @@ tables under one slot are a BUG. Refuses to know when that is due: the populatin
 Linux vocabulary; source: arch/x86/mm/init_64.c (v6.17), and for rfc-v1 "[RFC V1 PATCH mm-hotfixes
 2/3] x86/mm: define p*d_populate_kernel() and top level page table sync".
 
-A sync only ever fills empty entries: it clears none, replaces none, and flushes no TLB (no CPU
-remembers that an entry was not present).
+A sync after memory was added only fills empty entries: it clears none, replaces none, and flushes
+no TLB (no CPU remembers that an entry was not present). After memory was removed there is none any
+more; as seen in 4.4 there was, and it cleared what init_mm no longer had.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from emu.paging import ADDRESS
 from kernel_model.callstack import kernel_function
-from kernel_model.history import Synced
+from kernel_model.history import Cleared, SyncDied, Synced
 from kernel_model.layout import Layout
 
 if TYPE_CHECKING:
@@ -21,13 +22,19 @@ if TYPE_CHECKING:
 
 
 @kernel_function
-def sync_global_pgds(kernel: "Kernel", start: int, end: int) -> None:
+def sync_global_pgds(
+    kernel: "Kernel", start: int, end: int, after: Literal["add", "remove"] = "add"
+) -> None:
     """Sync every slot of [start, end]: the end is inclusive."""
     addr, filled = start, 0
     while addr <= end:
-        filled += _sync_one(kernel, addr, "sync_global_pgds_bug")
+        if after == "add":
+            filled += _sync_one(kernel, addr, "sync_global_pgds", start)
+        else:
+            _clear_one(kernel, addr)
         addr = _next_slot(kernel.layout, addr)
-    kernel.history.append(Synced(start, end, "sync_global_pgds", len(kernel.pgd_list), filled))
+    if after == "add":
+        kernel.history.append(Synced(start, end, "sync_global_pgds", len(kernel.pgd_list), filled))
 
 
 @kernel_function
@@ -39,14 +46,17 @@ def arch_sync_kernel_mappings(kernel: "Kernel", start: int, end: int) -> None:
 @kernel_function
 def arch_sync_kernel_pagetables(kernel: "Kernel", addr: int) -> None:
     """RFC V1's hook: one address."""
-    filled = _sync_one(kernel, addr, "arch_sync_kernel_pagetables_bug")
+    filled = _sync_one(kernel, addr, "arch_sync_kernel_pagetables", addr)
     kernel.history.append(
         Synced(addr, addr, "arch_sync_kernel_pagetables", len(kernel.pgd_list), filled)
     )
 
 
-def _sync_one(kernel: "Kernel", addr: int, bug: str) -> int:
-    """Copy init_mm's entry for `addr` where it is missing; return to how many tables."""
+def _sync_one(kernel: "Kernel", addr: int, by: str, start: int) -> int:
+    """Copy init_mm's entry for `addr` where it is missing; return to how many tables.
+
+    `by` is the function that dies if a table has another one, and `start` where it began.
+    """
     words, counts = kernel.memory.words, kernel.pgtable.top_counts
     slot = kernel.layout.pgd_index(addr)
     reference = words[(kernel.init_mm.pgd >> 3) + slot]
@@ -60,8 +70,23 @@ def _sync_one(kernel: "Kernel", addr: int, bug: str) -> int:
             words[at] = reference
             filled += 1
         elif (entry ^ reference) & ADDRESS:
-            kernel.bug(bug)
+            kernel.history.append(SyncDied(start, addr, by, mm.name, mm.pgd))
+            kernel.bug(f"{by}_bug")
     return filled
+
+
+def _clear_one(kernel: "Kernel", addr: int) -> None:
+    """Clear the entry for `addr` in every table, if init_mm's is empty."""
+    pgtable, cleared = kernel.pgtable, 0
+    if not pgtable.top_none(pgtable.get(pgtable.pgd_offset(kernel.init_mm.pgd, addr))):
+        return
+    for mm in kernel.pgd_list:
+        entry_pa = pgtable.pgd_offset(mm.pgd, addr)
+        if not pgtable.top_none(pgtable.get(entry_pa)):
+            pgtable.set(entry_pa, 0)
+            cleared += 1
+    slot = kernel.layout.pgd_index(addr)
+    kernel.history.append(Cleared(addr, slot, "sync_global_pgds", cleared))
 
 
 def _next_slot(layout: Layout, addr: int) -> int:

@@ -18,6 +18,7 @@ from kernel_model.callstack import kernel_function
 from kernel_model.errors import ENOMEM
 from kernel_model.history import Mapped
 from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE
+from kernel_model.pageref import get_page
 from kernel_model.pgtable import PAGE_KERNEL, none, table
 from kernel_model.populate import (
     p4d_populate_kernel,
@@ -50,6 +51,10 @@ class VmemAltmap:
             return None
         self.used = at + nr - self.base_pfn
         return PhysAddr(at << PAGE_SHIFT)
+
+    def free_block(self, size: int) -> None:
+        """Take `size` bytes back: which, it does not keep account of."""
+        self.used -= size >> PAGE_SHIFT
 
 
 @kernel_function
@@ -166,6 +171,8 @@ def vmemmap_can_optimize(
     struct pages fill more frames than the two that are kept, at a size that is a power of two.
     """
     size = kernel.layout.sizeof_page
+    if not kernel.release.compound_vmemmap:
+        return False
     if pgmap is None or altmap is not None or size & size - 1:
         return False
     return pgmap.pages_per_compound * size >> PAGE_SHIFT > VMEMMAP_RESERVE_NR
@@ -232,7 +239,7 @@ def _populate_address(
 
 
 def _populate_shared(kernel: "Kernel", start: int, end: int, frame: PhysAddr, path: str) -> int:
-    """Map all of [start, end) to one frame."""
+    """Map all of [start, end) to one frame, which is there until its last mapping goes."""
     addr = start
     while addr < end:
         stop = min((addr | PMD_SIZE - 1) + 1, end)
@@ -240,7 +247,9 @@ def _populate_shared(kernel: "Kernel", start: int, end: int, frame: PhysAddr, pa
         if pmdp is None:
             return _no_memory(kernel, addr, path)
         ptep = kernel.pgtable.pte_offset(pmdp, addr)
-        kernel.pgtable.fill(ptep, frame | PAGE_KERNEL, 0, stop - addr >> PAGE_SHIFT)
+        nr = stop - addr >> PAGE_SHIFT
+        get_page(kernel, frame, sum(map(none, kernel.pgtable.entries(ptep, nr))))
+        kernel.pgtable.fill(ptep, frame | PAGE_KERNEL, 0, nr)
         addr = stop
     return 0
 

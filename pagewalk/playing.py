@@ -1,6 +1,7 @@
 """Choosing and running a scenario from the command line: options, progress, Ctrl-C, the clock.
 
-Knows what `run` and `walk` share. Refuses to know what is shown of it.
+Knows what the commands share that are about a scenario or its final state. Refuses to know what is
+shown of it.
 """
 
 import argparse
@@ -8,10 +9,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from pagewalk.arguments import BadInput, bad
+from kernel_model.words import is_number
+from pagewalk.arguments import BadInput, bad, number
 
 if TYPE_CHECKING:
     from emu.trace import Recorder
+    from kernel_model import Kernel
     from kernel_model.scenarios.outcome import ScenarioRun
 
 _BAR_FROM = 1 << 20  # pages: what takes less than a second or so needs no progress bar
@@ -94,3 +97,30 @@ def play(
 
     count = recorder.instructions if recorder else None
     return ScenarioRun(found, values, kernel, ending, count), recorder
+
+
+def final_kernel(args: argparse.Namespace) -> "tuple[Kernel, ScenarioRun | None]":
+    """Run --scenario, or just boot; return the kernel, and the run if there was one."""
+    chosen = scenario_arguments(args)
+    if args.scenario is not None:
+        finished, _ = play(args.scenario, chosen)
+        return finished.kernel, finished
+    from kernel_model import Kernel
+
+    if chosen["settings"]:
+        bad("--set", repr(args.set[0]), "a --scenario to set it in")
+    try:
+        kernel = Kernel(args.release or "6.8", levels=int(args.levels), build=args.build)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return kernel, None
+
+
+def read_address(kernel: "Kernel", text: str) -> int:
+    """Read ADDR: a number, or a symbol of the image."""
+    if text[:1].isdigit() or is_number(text):
+        return number("ADDR", text)
+    try:
+        return kernel.symbol(text)
+    except ValueError as error:
+        raise BadInput(f"ADDR {text!r}: expected an address, or a symbol: {error}") from None

@@ -5,7 +5,7 @@ and `terminal` adds the colours. Refuses to know how they came about.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import Final
 
 from emu import Access, Paging, refusal
@@ -13,14 +13,20 @@ from emu.paging import ENTRY_NAME, PS, RW, US, XD, A, D, G, P, frame, page_size
 from emu.walk import Step, Walk
 from kernel_model.errors import ERRNO_NAME
 from kernel_model.history import (
+    Cleared,
+    Copied,
     Event,
+    Exited,
     Forked,
+    LazyFault,
     LeftOut,
     Mapped,
     Populated,
     Refused,
     Switched,
+    SyncDied,
     Synced,
+    Unmapped,
 )
 from kernel_model.layout import TIB, Layout
 from kernel_model.pgtable import linux_name
@@ -147,7 +153,8 @@ def history_lines(events: Iterable[Event], *, most: int = 40) -> Iterator[str]:
     """What the kernel did, in order; neighbours of one kind share a line, and so do syncs that
     had nothing to do. Of more than `most` lines the middle is left out.
     """
-    lines = list(_grouped(events))
+    times = [(line, len(list(same))) for line, same in groupby(_grouped(events))]
+    lines = [line if nr == 1 else f"{line} ({nr} times)" for line, nr in times]
     if len(lines) <= most:
         yield from lines
         return
@@ -219,12 +226,33 @@ def _event_text(event: Event) -> str:
     match event:
         case Forked(comm, pgd):
             return f"fork: {comm} gets a table at pa {pgd:#x}, a copy of init_mm's kernel slots"
+        case Copied(table, first, last, path):
+            slots = f"slot {first}" if first == last else f"slots {first}..{last}"
+            return f"{path}: copies {slots} of init_mm to {table}"
+        case Exited(comm, pgd):
+            return f"exit: {comm}'s table at pa {pgd:#x} is freed"
+        case LazyFault(comm, address, slot, filled, repeated):
+            if repeated:
+                how = f"copies slot {slot} from init_mm" if filled else "finds the slot filled"
+                end = f"vmalloc_fault() {how}; the access is made again"
+            elif filled:
+                end = f"vmalloc_fault() copies slot {slot} from init_mm, and does not return"
+            else:
+                end = "the handler does not get to repair it"
+            return f"page_fault: {comm} at {address:016x}: {end}"
+        case Unmapped(region, start, end, path):
+            return f"{path}: {region} {_span(start, end - 1)} is unmapped"
+        case Cleared(_, slot, path, tables):
+            others = f" and in {tables} task tables" if tables else " alone"
+            return f"{path}: empties slot {slot}, in init_mm{others}"
         case Switched(name, cr3):
             return f"switch_mm: CR3 = {cr3:#x}, {name}'s table"
         case Populated():
             return _fills_text([event])
         case Synced(start, end, by, tables, filled):
             return f"{by}: {_span(start, end)}, fills {filled} entries of {tables} task tables"
+        case SyncDied(_, addr, by, comm, _):
+            return f"{by}: for {addr:016x} {comm}'s table has another table than init_mm's: a BUG"
         case Refused(path, errno, why):
             return f"{path}: -{ERRNO_NAME.get(errno, errno)}: {why}"
         case LeftOut(path, why):

@@ -45,6 +45,7 @@ _TAINT: Final = {
     "N": "a test was run",
     "J": "a firmware was told to",
 }
+_ERA: Final = {"ldt-below": "since 4.20", "direct-map-first": "before 4.20"}
 _WORDED: Final = {
     "4.4": "4.4",
     "4.15": "4.15",
@@ -130,11 +131,11 @@ def _place_lines(oops: OopsText, address: int) -> Iterator[str]:
     yield f"Where {address:016x} lies"
     moved = False
     for place in places(address):
-        if place.levels == 4 and place.era not in eras(oops):
+        if place.era not in eras(oops):
             continue
-        era = f", layout {place.era}" if place.levels == 4 else ""
+        era = f", layout {_ERA[place.era]}"
         if place.slot is None:
-            yield f"  {place.levels} levels: {place.region}"
+            yield f"  {place.levels} levels{era}: {place.region}"
             continue
         moved |= not place.fixed
         if_plain = "" if place.fixed else "with nokaslr: "

@@ -46,7 +46,7 @@ def test_lines(match: Match) -> Iterator[str]:
     yield "    with run.kernel:"
     yield "        fault, oops = run.ending.stop, run.oops"
     yield ""
-    yield '    assert run.outcome == "oops"'
+    yield f"    assert run.outcome == {json.dumps(match.ran.outcome)}"
     if match.address:
         yield f"    assert fault.address == {match.ran.address:#x}"
     if match.error_code:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from emu import PageFault
+from kernel_model.auditing import Lacking, audit
 from kernel_model.history import Populated
 from kernel_model.scenarios.outcome import ScenarioRun
 from pagewalk import render
@@ -38,6 +39,8 @@ def story_lines(run: ScenarioRun, recorder: "Recorder | None" = None) -> Iterato
     for line in render.history_lines(kernel.history[kernel.nr_boot_events :]):
         yield "  " + line
     yield from _unsynced_lines(kernel)
+    for note in run.ending.notes:
+        yield f"  {note}"
     yield ""
     if recorder is not None:
         yield f"Trace: the end of {recorder.instructions} instructions"
@@ -52,25 +55,33 @@ def story_lines(run: ScenarioRun, recorder: "Recorder | None" = None) -> Iterato
 
 def _unsynced_lines(kernel: "Kernel") -> Iterator[str]:
     """Say which tables lack a slot that was filled since boot; read from the tables themselves."""
-    pgtable = kernel.pgtable
-    filled = [e for e in kernel.history[kernel.nr_boot_events :] if isinstance(e, Populated)]
+    differs = {one.slot: one for one in audit(kernel) if one.tables[0].on_pgd_list}
+    events = kernel.history[kernel.nr_boot_events :]
+    filled = {e.slot: e for e in events if isinstance(e, Populated)}.values()
     verdicts: list[tuple[int, int, str]] = []  # first slot, last slot, what is true of them
     for event in filled:
-        lacking = [
-            mm.name
-            for mm in kernel.pgd_list
-            if pgtable.top_none(pgtable.get(pgtable.pgd_offset(mm.pgd, event.addr)))
-        ]
-        names = ", ".join(lacking[:8]) + (", …" if len(lacking) > 8 else "")
-        lack = "lacks" if len(lacking) == 1 else "lack"
-        verdict = f"not synced: {names} {lack} it" if lacking else "in every task's table"
+        entry = kernel.pgtable.get(kernel.pgtable.pgd_offset(kernel.init_mm.pgd, event.addr))
+        if not kernel.pgd_list or (kernel.pgtable.top_none(entry) and event.slot not in differs):
+            continue
+        verdict = _verdict(differs.get(event.slot))
         if verdicts and verdicts[-1][1:] == (event.slot - 1, verdict):
             verdicts[-1] = verdicts[-1][0], event.slot, verdict
-        elif kernel.pgd_list:
+        elif (event.slot, event.slot, verdict) not in verdicts:
             verdicts.append((event.slot, event.slot, verdict))
     for first, last, verdict in verdicts:
         slots, is_ = (f"slot {first}", "is") if first == last else (f"slots {first}..{last}", "are")
         yield f"  {slots} {is_} {verdict}"
+
+
+def _verdict(one: Lacking | None) -> str:
+    """Say who has not what init_mm has in a slot, if anybody."""
+    if one is None:
+        return "in every task's table"
+    names = [table.name for table in one.tables]
+    some = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    if one.kind == "lacking":
+        return f"not synced: {some} {'lacks' if len(names) == 1 else 'lack'} it"
+    return f"another one than init_mm's in the table of {some}"
 
 
 def _end_lines(run: ScenarioRun) -> Iterator[str]:
@@ -109,12 +120,20 @@ def _end_lines(run: ScenarioRun) -> Iterator[str]:
 def _source_lines(run: ScenarioRun) -> Iterator[str]:
     """Cite what broke it and what fixed it: of this death, or of the ones that did not happen."""
     scenario = run.scenario
+    died = run.oops is not None
     died_in = getattr(run.ending.stop, "symbol", None) or ""
     for function, commit in scenario.broke.items():
-        if not died_in:
-            yield f"a death in {function} would come from {commit}"
-        elif died_in.startswith(function + "+"):
+        if not died:
+            yield f"a death{f' in {function}' if function else ''} would come from {commit}"
+        elif died_in.startswith(function):
             yield f"broke: {commit}"
-    yield f"fixed: {scenario.fixed}"
-    if died_in:
+    if isinstance(scenario.fixed, str):
+        yield f"fixed: {scenario.fixed}"
+    else:
+        for function, commit in scenario.fixed.items():
+            if died_in.startswith(function):
+                yield f"fixed: {commit}"
+            elif not died:
+                yield f"that in {function} was fixed by {commit}"
+    if died:
         yield f"look at: {scenario.look_at}"

@@ -32,6 +32,7 @@ def show(lines: Iterable[str]) -> None:
         highlights = (
             r"(?P<address>\b0x[0-9a-f]+\b|\b[0-9a-f]{16}\b)",
             r"(?P<wrong>\b(BUG|Oops)\b.*|#PF.*|not present|outside RAM|they differ.*|lacks it)",
+            r"(?P<wrong>missing from.*)",
             r"(?P<heading>^[A-Z][^:]*$)",
             r"(?P<symbol>\b[A-Za-z_]\w*\+0x[0-9a-f]+(/0x[0-9a-f]+)?)",
             r"(?P<good>\bcompleted\b|\bok\b)",

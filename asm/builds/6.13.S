@@ -141,6 +141,9 @@ memremap_pages:
     push    r12
     push    rbx
     sub     rsp, 0x78
+    .org    memremap_pages + 0x322 - 5, 0x90
+    call    kasan_add_zero_shadow
+    hlt
     .org    memremap_pages + 0x37b - 5, 0x90
     call    arch_add_memory
     hlt

@@ -160,6 +160,9 @@ pagemap_range:
     push    r12
     push    rbx
     sub     rsp, 0x30
+    .org    pagemap_range + 0x17d - 5, 0x90
+    call    kasan_add_zero_shadow
+    hlt
     .org    pagemap_range + 0x1c4 - 5, 0x90
     call    arch_add_memory
     hlt

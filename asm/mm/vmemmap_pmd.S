@@ -9,7 +9,8 @@
 # unused_pmd_start (data.S) puts off marking the rest of the last block, because the next section
 # usually continues there.
 #
-# From outside: SIZEOF_PAGE (64, 80 or 96), PAGE_UNUSED (the byte 0xfd).
+# From outside: SIZEOF_PAGE (64, 80 or 96), PAGE_UNUSED (the byte 0xfd), SUB_PMD (0 in releases that
+# do not mark parts: before 8d400913c231 "x86/vmemmap: handle unpopulated sub-pmd ranges").
 
     .set    PMD_SIZE, 1 << 21
     .set    PMD_OFFSET, PMD_SIZE - 1        # the bits of an address inside its 2 MiB block
@@ -58,7 +59,9 @@ vmemmap_set_pmd_write_entry:
     mov     rax, rbx
     or      rax, r12
     test    eax, PMD_OFFSET
+    .if SUB_PMD
     jnz     .Lset_partly
+    .endif
 .Lset_done:
     add     rsp, 8
     pop     rbx
@@ -127,6 +130,10 @@ vmemmap_check_pmd_read_entry:
     ret
 
 .Lcheck_leaf:
+    .if SUB_PMD == 0
+    mov     eax, 1
+    ret
+    .endif
     push    rbx                             # addr
     mov     rbx, rdx
     lea     rdi, [rip + unused_pmd_start]

@@ -3,7 +3,8 @@
 Knows how a Stop is classified, and the schema that users hold on to. Refuses to know wording.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from emu import Halted, OutsideRam, PageFault, Returned, Shutdown, StepLimit, Stop, Trap
@@ -23,12 +24,15 @@ Outcome = Literal["completed", "oops", "bug", "shutdown", "error", "outside-ram"
 class Ending:
     """What a story hands back: the task that it was about, how it stopped, what it touched.
 
-    `touched` is the address whose walks are worth comparing, faulting or not.
+    `touched` is the address whose walks are worth comparing, faulting or not; `notes` are lines
+    that only this story can tell, and `facts` what it adds to the JSON.
     """
 
     task: Task
     stop: Stop
     touched: int
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,9 @@ class ScenarioRun:
             "error": ERRNO_NAME.get(errno, str(errno)) if errno else None,
             "fault": fault_json(kernel, self.ending),
             "oops": self.oops,
+            "handled_faults": kernel.handled_faults,
             "instructions": self.instructions,
+            "facts": dict(self.ending.facts),
         }
 
 

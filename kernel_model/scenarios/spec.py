@@ -6,9 +6,10 @@ setting must be cheap.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from kernel_model.layout import MAX_PHYSMEM_BITS
+from kernel_model.releases import Release
 from kernel_model.words import did_you_mean, parse_number, show_size
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ Settings = Mapping[str, Value]
 
 SCHEMA: Final = 1
 """The version of every JSON document."""
+
+# What some scenarios share in their parameters.
+VMEMMAP_BASE: Final = "where KASLR put vmemmap; 1 GiB aligned"
+RAM: Final = "boot RAM from physical 0, in 128 MiB steps"
 
 MERGED_FIX: Final = (
     'f2d2f9598ebb "mm: introduce and use {pgd,p4d}_populate_kernel()" and 6659d0279980 '
@@ -81,21 +86,32 @@ class Parameter:
 class Scenario:
     """A named, parameterised story.
 
-    `check` refuses settings that make no sense together (ValueError); `nr_pages` says how many
-    pages the story adds; `play` runs it on a booted kernel. `broke` cites the commit behind a
-    death in each function, `fixed` those that ended it; `look_at` is for a run that dies.
+    `check` refuses settings that make no sense together (ValueError), and `lacks` names what a
+    release has not got that the story is about, if anything; `boots` says with which options of
+    Kernel it begins, `nr_pages` how many pages it adds, and `play` runs it on the booted kernel.
+    `broke` cites the commit behind a death in each function ("" is anywhere), `fixed` what ended
+    them all, or by function those that ended each; `look_at` is for a run that dies.
     """
 
     name: str
     summary: str
     release: str
     broke: Mapping[str, str]
-    fixed: str
+    fixed: str | Mapping[str, str]
     look_at: str
     parameters: tuple[Parameter, ...]
-    check: Callable[[Settings, int], None]
-    nr_pages: Callable[[Settings], int]
     play: Callable[["Kernel", Settings], "Ending"]
+    check: Callable[[Settings, int], None] = lambda _settings, _levels: None
+    lacks: Callable[[Release], str | None] = lambda _release: None
+    boots: Callable[[Settings], Mapping[str, Any]] = lambda _settings: {}
+    nr_pages: Callable[[Settings], int] = lambda _settings: 0
+
+    def why_not(self, release: Release, levels: int) -> str | None:
+        """Say why the story cannot be told of a release at so many levels, if it cannot."""
+        if levels not in release.levels:
+            return f"release {release.name} has no {levels}-level paging"
+        lacking = self.lacks(release)
+        return f"release {release.name} lacks {lacking}" if lacking else None
 
     def settings(self, given: Mapping[str, str], levels: int) -> dict[str, Value]:
         """Return every parameter's value; ValueError for an unknown key or a wrong value."""
@@ -112,6 +128,12 @@ class Scenario:
         }
         self.check(values, levels)
         return values
+
+
+def memory_options(settings: Settings) -> dict[str, Any]:
+    """Return Kernel's options of a story that sets vmemmap_base, ram and struct_page."""
+    names = ("vmemmap_base", "ram", "struct_page")
+    return {name: int(settings[name]) for name in names}
 
 
 def _number(name: str, text: str) -> int:

@@ -8,12 +8,16 @@ and the task that probes the device initialises the struct pages under its own t
 from typing import TYPE_CHECKING, Final
 
 from kernel_model.layout import GIB, PAGE_SHIFT
+from kernel_model.releases import Release
 from kernel_model.scenarios.spec import (
     BROKE_BY,
     MERGED_FIX,
+    RAM,
+    VMEMMAP_BASE,
     Parameter,
     Scenario,
     Settings,
+    memory_options,
     require_device_range,
 )
 from kernel_model.sparse import SECTION_SIZE, SUBSECTION_SIZE
@@ -33,6 +37,11 @@ def check(settings: Settings, levels: int) -> None:
         align=int(settings["align"]),
         names="start, size",
     )
+
+
+def lacks(release: Release) -> str | None:
+    """Name what the story is about, where it is not there."""
+    return None if release.compound_vmemmap else "the compound path of vmemmap population"
 
 
 def nr_pages(settings: Settings) -> int:
@@ -82,11 +91,11 @@ SCENARIO: Final = Scenario(
     parameters=(
         Parameter(
             "vmemmap_base",
-            "where KASLR put vmemmap; 1 GiB aligned",
+            VMEMMAP_BASE,
             "address",
             {4: 0xFFFF_E6FF_C000_0000, 5: 0xFFD3_FFFF_C000_0000},
         ),
-        Parameter("ram", "boot RAM from physical 0, in 128 MiB steps", "size", 4 * GIB),
+        Parameter("ram", RAM, "size", 4 * GIB),
         Parameter("start", "where the device lies", "address", 64 * GIB - 2 * SECTION_SIZE),
         Parameter("size", "how much memory it has", "size", 4 * SECTION_SIZE),
         Parameter("align", "its page size", "size", SUBSECTION_SIZE, (SUBSECTION_SIZE, GIB)),
@@ -100,7 +109,9 @@ SCENARIO: Final = Scenario(
             ("early", "late", "init_mm"),
         ),
     ),
-    check=check,
-    nr_pages=nr_pages,
     play=play,
+    check=check,
+    lacks=lacks,
+    boots=memory_options,
+    nr_pages=nr_pages,
 )

@@ -8,12 +8,16 @@ is in use of a block before vmemmap_populate() has synced the slot that the bloc
 from typing import TYPE_CHECKING, Final
 
 from kernel_model.layout import GIB, PAGE_SHIFT
+from kernel_model.releases import Release
 from kernel_model.scenarios.spec import (
     BROKE_BY,
     MERGED_FIX,
+    RAM,
+    VMEMMAP_BASE,
     Parameter,
     Scenario,
     Settings,
+    memory_options,
     require_device_range,
 )
 from kernel_model.sparse import PAGES_PER_SECTION, SUBSECTION_SIZE
@@ -33,6 +37,11 @@ def check(settings: Settings, levels: int) -> None:
         align=SUBSECTION_SIZE,
         names="pfn, nr_pages",
     )
+
+
+def lacks(release: Release) -> str | None:
+    """Name what the story is about, where it is not there."""
+    return None if release.sub_pmd else "marks in partly used blocks of vmemmap"
 
 
 def nr_pages(settings: Settings) -> int:
@@ -63,11 +72,11 @@ SCENARIO: Final = Scenario(
     parameters=(
         Parameter(
             "vmemmap_base",
-            "where KASLR put vmemmap; 1 GiB aligned",
+            VMEMMAP_BASE,
             "address",
             {4: 0xFFFF_EA00_0000_0000, 5: 0xFFD3_FF00_0000_0000},
         ),
-        Parameter("ram", "boot RAM from physical 0, in 128 MiB steps", "size", 4 * GIB),
+        Parameter("ram", RAM, "size", 4 * GIB),
         Parameter("pfn", "the first frame", "number", 0x3_FFD0_0000),
         Parameter("nr_pages", "how many frames", "number", PAGES_PER_SECTION),
         Parameter("struct_page", "sizeof(struct page)", "number", 80, (64, 80, 96)),
@@ -79,7 +88,9 @@ SCENARIO: Final = Scenario(
             ("early", "init_mm"),
         ),
     ),
-    check=check,
-    nr_pages=nr_pages,
     play=play,
+    check=check,
+    lacks=lacks,
+    boots=memory_options,
+    nr_pages=nr_pages,
 )

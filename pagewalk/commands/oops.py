@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.test:
         from pagewalk.reproducer import test_lines
 
-        if match is None or not (match.address and match.error_code):
+        if match is None or not match.reproduces:
             raise BadInput(f"FILE {shown}: expected an oops that a scenario reproduces; none does")
         print("\n".join(test_lines(match)))
         return 0

@@ -150,10 +150,12 @@ def _workers(args: argparse.Namespace) -> "Callable[[Mapping[int, Unit]], Work]"
         if args.jobs is not None:
             bad("--jobs", args.jobs, "no --scheduler beside it")
         return partial(on_cluster, address=args.scheduler)
-    from pagewalk.sweep.workers import nr_cores, on_cores
+    from pagewalk.sweep.judging import do_unit
+    from pagewalk.sweep.tally import KEPT
+    from pagewalk.workers import nr_cores, on_cores
 
     jobs = nr_cores() if args.jobs is None else number("--jobs", args.jobs, least=1, most=1024)
-    return partial(on_cores, jobs=jobs)
+    return partial(on_cores, do_unit, jobs=jobs, if_one_dies=f"; {KEPT}")
 
 
 def _journal(args: argparse.Namespace, chosen: list[Family]) -> "Journal":

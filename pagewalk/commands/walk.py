@@ -8,9 +8,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kernel_model.scenarios.spec import SCHEMA
-from kernel_model.words import did_you_mean, is_number
-from pagewalk.arguments import BadInput, bad, number
-from pagewalk.playing import add_scenario_options, play, scenario_arguments
+from kernel_model.words import did_you_mean
+from pagewalk.arguments import bad, number
+from pagewalk.playing import add_scenario_options, final_kernel, read_address
 
 if TYPE_CHECKING:
     from emu import Paging
@@ -39,8 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the walk; 0 if it could be made, wherever it ends."""
-    kernel, default = _kernel(args)
-    address = _address(kernel, args.address)
+    kernel, finished = final_kernel(args)
+    default = finished.ending.task.mm if finished else kernel.init_mm
+    address = read_address(kernel, args.address)
     name, paging = _table(kernel, args, default)
     if not paging.is_canonical(address):
         bad("ADDR", args.address, f"a canonical address of {12 + 9 * paging.levels} bits")
@@ -60,40 +61,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _kernel(args: argparse.Namespace) -> "tuple[Kernel, Mm]":
-    """Run the scenario, or just boot; return the kernel and whose table is meant by default."""
-    if args.scenario is not None:
-        finished, _ = play(args.scenario, scenario_arguments(args))
-        return finished.kernel, finished.ending.task.mm
-    from kernel_model import Kernel
-
-    chosen = scenario_arguments(args)
-    if chosen["settings"]:
-        bad("--set", repr(args.set[0]), "a --scenario to set it in")
-    try:
-        kernel = Kernel(args.release or "6.8", levels=int(args.levels), build=args.build)
-    except ValueError as error:
-        raise BadInput(str(error)) from None
-    return kernel, kernel.init_mm
-
-
-def _address(kernel: "Kernel", text: str) -> int:
-    """Read ADDR: a number, or a symbol of the image."""
-    if text[:1].isdigit() or is_number(text):
-        return number("ADDR", text)
-    try:
-        return kernel.symbol(text)
-    except ValueError as error:
-        raise BadInput(f"ADDR {text!r}: expected an address, or a symbol: {error}") from None
-
-
 def _mm(kernel: "Kernel", argument: str, name: str) -> "Mm":
-    if name == "init_mm":
-        return kernel.init_mm
-    tasks = {task.comm: task for task in (*kernel.tasks, kernel.init_task)}
-    if name not in tasks:
-        bad(argument, repr(name), f"init_mm, {', '.join(tasks)}{did_you_mean(name, tasks)}")
-    return tasks[name].mm
+    tables = {mm.name: mm for mm in kernel.outside}
+    tables |= {task.comm: task.mm for task in (*kernel.tasks, kernel.init_task)}
+    if name not in tables:
+        bad(argument, repr(name), f"{', '.join(tables)}{did_you_mean(name, tables)}")
+    return tables[name]
 
 
 def _table(kernel: "Kernel", args: argparse.Namespace, default: "Mm") -> "tuple[str, Paging]":

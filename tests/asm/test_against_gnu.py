@@ -73,6 +73,16 @@ def test_programs_of_one_section_are_joined_with_the_same_filling(gap):
     assert ours(*sources)[1] == gnus(*sources)[1]
 
 
+def test_a_part_of_the_text_that_has_no_place_of_its_own_lies_with_the_rest():
+    part = '.section .text.part, "ax"\n'
+    sources = (f"f: nop\n{part}call h\n.quad f", f"{part}.balign 16\n.globl h\nh: nop\n.text\nret")
+
+    image, sections = ours(*sources)
+
+    assert sections == gnus(*sources)[1]
+    assert image.symbols["h"].section == ".text"
+
+
 def test_symbols_are_shared_between_programs():
     sources = (
         ".globl f\nf: call g\njmp h\nl: ret\n.weak w\nw: nop",

@@ -1,7 +1,8 @@
 """What two reported oopses say about two kernel builds, asserted from their assembled images.
 
 Every `symbol+offset/size` of both call traces is a return address behind a real call of the frame
-above it. And GNU as, where there is one, makes the same bytes of every source.
+above it. A third build, 4.4, has the same stubs, with frame pointers. And GNU as, where there is
+one, makes the same bytes of every source.
 """
 
 import functools
@@ -17,6 +18,7 @@ from support.kernel_oopses import COMPOUND_TRACE, SUB_PMD_TRACE
 
 import asm
 from asm import Image, Segment, assemble_file, link
+from kernel_model.builds import BUILDS
 
 SOURCES: Final = Path(asm.__file__).parent
 BASES: Final = {
@@ -24,6 +26,8 @@ BASES: Final = {
     ".data": 0xFFFFFFFF82000000,
     ".module.device_dax": 0xFFFFFFFFC0000000,
     ".module.xe": 0xFFFFFFFFC0100000,
+    ".module.nd_btt": 0xFFFFFFFFC0200000,
+    ".module.nd_pmem": 0xFFFFFFFFC0300000,
 }
 
 # Whoever calls it -> whom, for the functions that both builds have. In 6.13 pagemap_range is
@@ -62,8 +66,46 @@ EDGES: Final = {
     "xe_tile_init_noalloc": {"xe_devm_add"},
     "xe_device_probe": {"xe_tile_init_noalloc"},
 }
+SHARED_EDGES: Final = {
+    "memremap": {"ioremap_cache"},
+    "ioremap_cache": {"__ioremap_caller"},
+    "__ioremap_caller": {"ioremap_page_range"},
+    "ioremap_page_range": {"arch_sync_kernel_mappings"},
+    "vmalloc": {"__vmalloc_node_range"},
+    "__vmalloc_node_range": {"map_kernel_range"},
+    "map_kernel_range": {"arch_sync_kernel_mappings"},
+    "vfree": {"vmalloc_sync_all"},
+    "vmalloc_sync_all": {"sync_global_pgds"},
+    "pcpu_alloc": {"pcpu_create_chunk", "pcpu_populate_chunk"},
+    "pcpu_create_chunk": set(),
+    "pcpu_populate_chunk": {"map_kernel_range"},
+    "add_memory": {"add_memory_resource"},
+    "add_memory_resource": {"arch_add_memory"},
+    "remove_memory": {"try_remove_memory"},
+    "try_remove_memory": {"arch_remove_memory"},
+    "devres_release_all": {"devm_memremap_pages_release"},
+    "devm_memremap_pages_release": {"memunmap_pages"},
+    "memunmap_pages": {"pageunmap_range"},
+    "pageunmap_range": {"arch_remove_memory", "__remove_pages"},
+    "arch_remove_memory": {"__remove_pages", "kernel_physical_mapping_remove"},
+    "kernel_physical_mapping_remove": {"remove_pagetable"},
+    "__remove_pages": {"sparse_remove_section"},
+    "sparse_remove_section": {"vmemmap_free"},
+    "vmemmap_free": {"remove_pagetable"},
+    "remove_pagetable": {"vmemmap_pmd_is_unused", "sync_global_pgds"},
+    "kasan_add_zero_shadow": {"kasan_populate_early_shadow"},
+    "kasan_populate_early_shadow": {"arch_sync_kernel_mappings", "arch_sync_kernel_pagetables"},
+    "pmem_attach_disk": {"devm_memremap_pages"},
+    "pmem_submit_bio": {"pmem_do_read"},
+    "pmem_do_read": {"__asan_load8"},
+}
 HLT, UD2 = 0xF4, (0x0F, 0x0B)
-MAPPING_CALLS: Final = {"memmap_init_zone_device", "arch_add_memory", "add_pages"}
+MAPPING_CALLS: Final = {
+    "memmap_init_zone_device",
+    "arch_add_memory",
+    "add_pages",
+    "kasan_add_zero_shadow",
+}
 
 
 def constants(size: int) -> dict[str, int]:
@@ -79,14 +121,16 @@ def constants(size: int) -> dict[str, int]:
         | {"NODES_PGSHIFT": 54, "ZONES_PGSHIFT": 51, "PG_RESERVED": 14, "PG_HEAD": 6}
         | {"ZONE_DEVICE": 4, "ZONE_PGDAT": 0x640, "PGDAT_NODE_ID": 0x2A00}
         | {"PGMAP_TYPE": 0x98, "PGMAP_VMEMMAP_SHIFT": 0xA0, "REFCOUNT_RESET_TYPES": 6}
+        | {"VMALLOC_FAULT": 1, "VMALLOC_FAULT_LEAVES": 0, "VMALLOC_FAULT_CHECKS": 0}
+        | {"HUGETLBFS": 1, "SUB_PMD": 1}
         | {"SIZEOF_PAGE": size, "COMPOUND_NR_OPTIMIZED": 2 * (4096 // size)}
     )
 
 
 def files(build: str) -> list[Path]:
     """The sources of `build`, in the order in which they are linked."""
-    names = ("head", "mm/page_init", "mm/vmemmap_pmd", "mm/switch_mm", f"builds/{build}", "mm/data")
-    return [SOURCES / f"{name}.S" for name in names]
+    found = next(b for b in BUILDS.values() if f"builds/{build}.S" in b.sources)
+    return [SOURCES / name for name in (*found.sources, *found.running)]
 
 
 @functools.cache
@@ -169,16 +213,29 @@ def test_the_instruction_that_faults_has_a_label_in_every_build(build, label, li
     assert linked.describe(linked.address(label)) == line
 
 
-@pytest.mark.parametrize("build", ["6.8", "6.13"])
-@pytest.mark.parametrize("caller", EDGES)
-def test_both_builds_have_every_call_once(build, caller):
+@pytest.mark.parametrize("build", ["4.4", "6.8", "6.13"])
+@pytest.mark.parametrize(("caller", "callees_of_it"), (EDGES | SHARED_EDGES).items())
+def test_every_build_has_every_call_once(build, caller, callees_of_it):
     linked = image(build)
 
-    assert sorted(callees(linked, caller)) == sorted(EDGES[caller])
+    assert sorted(callees(linked, caller)) == sorted(callees_of_it)
 
 
-def test_in_6_8_pagemap_range_is_a_function():
-    linked = image("6.8")
+@pytest.mark.parametrize(
+    ("build", "function"),
+    [("4.4", name) for name in EDGES | SHARED_EDGES] + [("6.8", name) for name in SHARED_EDGES],
+)
+def test_a_function_with_a_frame_pointer_begins_by_setting_it(build, function):
+    linked = image(build)
+
+    start = linked.address(function)
+    code = bytes(byte_at(linked, start + n) for n in range(4))
+    assert code == bytes.fromhex("55 4889e5")  # push rbp; mov rbp, rsp
+
+
+@pytest.mark.parametrize("build", ["4.4", "6.8"])
+def test_pagemap_range_is_a_function(build):
+    linked = image(build)
 
     assert callees(linked, "memremap_pages") == ["pagemap_range"]
     assert set(callees(linked, "pagemap_range")) == MAPPING_CALLS
@@ -191,8 +248,8 @@ def test_in_6_13_pagemap_range_is_inlined():
     assert set(callees(linked, "memremap_pages")) == MAPPING_CALLS
 
 
-@pytest.mark.parametrize("build", ["6.8", "6.13"])
-@pytest.mark.parametrize("caller", EDGES)
+@pytest.mark.parametrize("build", ["4.4", "6.8", "6.13"])
+@pytest.mark.parametrize("caller", EDGES | SHARED_EDGES)
 def test_a_stub_stops_the_cpu_behind_each_call_and_its_frame_is_known(build, caller):
     linked = image(build)
 
@@ -214,6 +271,7 @@ def test_a_stub_stops_the_cpu_behind_each_call_and_its_frame_is_known(build, cal
         ("vmemmap_flush_unused_pmd_store", 0),
         ("vmemmap_pmd_is_unused_store", 8),
         ("switch_mm_write_cr3", 0),
+        ("__asan_load8_shadow", 0),
     ],
 )
 def test_the_frame_of_a_routine_is_known_where_it_may_fault(place, depth):
@@ -222,7 +280,7 @@ def test_the_frame_of_a_routine_is_known_where_it_may_fault(place, depth):
     assert linked.stack_depth(linked.parse(place)) == depth
 
 
-@pytest.mark.parametrize("build", ["6.8", "6.13"])
+@pytest.mark.parametrize("build", ["4.4", "6.8", "6.13"])
 @pytest.mark.parametrize("function", ["sync_global_pgds", "arch_sync_kernel_pagetables"])
 def test_a_failed_sync_is_an_invalid_opcode_inside_its_function(build, function):
     linked = image(build)
@@ -247,6 +305,24 @@ def test_the_return_of_a_bare_run_has_a_name():
     assert byte_at(linked, stop) == HLT
     assert linked.is_return_address(stop)
     assert linked.lookup(stop - 1).symbol == "call_once"
+
+
+@pytest.mark.parametrize("build", ["4.4", "6.8", "6.13"])
+def test_the_driver_reads_where_it_reads_in_4_4(build):
+    linked = image(build)
+
+    chain = ["btt_log_read+0x63/0x140", "pmem_rw_bytes+0x6a/0x190"]
+    assert all(linked.is_return_address(linked.parse(place)) for place in chain)
+    assert linked.describe(linked.address("memcpy_erms_copy")) == "memcpy_erms+0x6/0x10"
+
+
+@pytest.mark.parametrize("build", ["4.4", "6.8", "6.13"])
+def test_memremap_calls_where_proc_vmallocinfo_says(build):
+    linked = image(build)
+
+    caller = linked.parse("memremap+0xb4/0x110")
+    sites = linked.call_sites("memremap", "ioremap_cache")
+    assert [site.return_address for site in sites] == [caller]
 
 
 # GNU as is asked too.
@@ -292,7 +368,7 @@ def differences(image: Image, segment: Segment, other: bytes) -> list[str]:
 
 
 @pytest.mark.skipif(not HAVE_GNU, reason="no GNU binutils here")
-@pytest.mark.parametrize("build", ["6.8", "6.13"])
+@pytest.mark.parametrize("build", ["4.4", "6.8", "6.13"])
 @pytest.mark.parametrize("size", [64, 80, 96])
 def test_gnu_as_and_ld_make_the_same_image(build, size, tmp_path):
     ours = image(build, size)
@@ -301,4 +377,5 @@ def test_gnu_as_and_ld_make_the_same_image(build, size, tmp_path):
 
     sized = {s.name: (s.address, s.size) for s in ours.symbols.values() if s.size}
     assert sized == gnu_sizes(gnu)
-    assert [differences(ours, s, gnu_section(gnu, s.name)) for s in ours.segments] == [[]] * 4
+    wrong = [differences(ours, s, gnu_section(gnu, s.name)) for s in ours.segments]
+    assert wrong == [[]] * len(ours.segments)

@@ -29,19 +29,22 @@ def test_a_source_becomes_the_same_bytes_as_with_gnu_as(file):
     }
 
 
-def test_there_are_three_of_them():
-    assert [file.name for file in FILES] == ["page_fault.S", "syscall.S", "user.S"]
+def test_there_are_four_of_them():
+    names = [file.name for file in FILES]
+
+    assert names == ["exceptions.S", "page_fault.S", "syscall.S", "user.S"]
 
 
 @pytest.mark.parametrize(
     ("file", "symbol"),
     [
+        ("exceptions.S", "page_fault"),
         ("page_fault.S", "entry_page_fault"),
         ("syscall.S", "entry_syscall"),
         ("user.S", "enter_user"),
     ],
 )
-def test_each_is_one_function_with_a_size(file, symbol):
+def test_each_is_a_function_with_a_size(file, symbol):
     image = link([assemble_file(ENTRY / file), assemble(CALLEES)], BASES)
 
     assert image.symbols[symbol].kind == "function"

@@ -68,6 +68,7 @@ def constants(size: int) -> dict[str, int]:
         "PGMAP_VMEMMAP_SHIFT": PGMAP_VMEMMAP_SHIFT,
         "REFCOUNT_RESET_TYPES": 1 << PRIVATE | 1 << COHERENT,
         "PAGE_UNUSED": UNUSED[0],
+        "SUB_PMD": 1,
         "COMPOUND_NR_OPTIMIZED": 2 * (4096 // size),
         "FOLIO_ORDER": 0x00,
         "FOLIO_ENTIRE_MAPCOUNT": 0x18,

@@ -193,14 +193,14 @@ def test_a_paging_of_another_physical_width_than_the_engines_is_refused() -> Non
 def test_frames_come_from_the_last_piece_of_ram_and_above_the_floor() -> None:
     pieces = [(0, 0x10_0000), (0x20_0000, 0x30_0000)]
 
-    with Machine(ram=pieces) as whole, Machine(ram=pieces, frames_floor=0x2F_0000) as part:
+    with Machine(ram=pieces) as whole, Machine(ram=pieces, frames=(0x2F_0000, 0x30_0000)) as part:
         assert (whole.frames.floor, whole.frames.nr_free) == (0x20_0000, 0xFF)
         assert (part.frames.floor, part.frames.nr_free) == (0x2F_0000, 0xF)
 
 
 def test_a_floor_outside_the_last_piece_is_refused() -> None:
     with pytest.raises(NoRam, match="frames 0x1000-0x300000 are not all RAM"):
-        Machine(ram=[(0, 0x10_0000), (0x20_0000, 0x30_0000)], frames_floor=0x1000)
+        Machine(ram=[(0, 0x10_0000), (0x20_0000, 0x30_0000)], frames=(0x1000, 0x30_0000))
 
 
 def test_a_cr3_above_maxphyaddr_is_refused_from_the_start_and_later() -> None:

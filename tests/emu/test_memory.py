@@ -169,6 +169,28 @@ def test_a_block_that_does_not_fit_is_refused(frames: Frames) -> None:
         frames.allocate_block(0x2_0000)
 
 
+def test_what_is_kept_low_is_aligned_and_not_handed_out_until_the_floor_is_back() -> None:
+    frames = Frames(PhysMemory(0x1_0000), 0x1000, 0x1_0000)
+
+    assert frames.keep_low(0x4000) == 0x4000
+    assert frames.nr_free == 8
+    frames.floor = 0x1000
+    assert frames.nr_free == 15
+
+
+@pytest.mark.parametrize("size", [0, 0x800, 0x3000])
+def test_what_is_kept_low_is_a_power_of_two_of_frames(frames: Frames, size: int) -> None:
+    with pytest.raises(ValueError, match=f"size {size:#x}"):
+        frames.keep_low(size)
+
+
+def test_what_is_kept_low_is_free(frames: Frames) -> None:
+    frames.allocate()
+
+    with pytest.raises(OutOfFrames, match="0x10000"):
+        frames.keep_low(0x1_0000)
+
+
 @pytest.mark.parametrize("pa", [0xF800, 0xE000, 0x1_0000, 0x7000, -0x1000])
 def test_only_a_frame_that_was_handed_out_comes_back(frames: Frames, pa: int) -> None:
     frames.allocate()
@@ -183,6 +205,85 @@ def test_a_frame_comes_back_once(frames: Frames) -> None:
 
     with pytest.raises(ValueError, match=f"pa {pa:#x}"):
         frames.free(pa)
+
+
+def test_a_block_that_came_back_goes_out_again_as_one(frames: Frames) -> None:
+    first, last = frames.allocate_block(0x4000), frames.allocate_block(0x4000)
+    frames.free_block(last, 0x4000)
+    frames.free_block(first, 0x4000)
+
+    assert frames.nr_free == 16
+    assert [frames.allocate_block(0x4000) for _ in range(2)] == [first, last]
+
+
+def test_a_block_that_came_back_is_split_only_when_nothing_else_is_left(frames: Frames) -> None:
+    block = frames.allocate_block(0x8000)
+    frames.free_block(block, 0x8000)
+
+    singles = [frames.allocate() for _ in range(9)]
+
+    assert (block, singles[:8]) == (0x8000, list(range(0x7000, -0x1000, -0x1000)))
+    assert (singles[8], frames.nr_free) == (block, 7)
+    assert frames.allocate_block(0x4000) == block + 0x4000
+
+
+def test_all_of_a_split_block_is_handed_out_and_no_more(frames: Frames) -> None:
+    frames.free_block(frames.allocate_block(0x1_0000), 0x1_0000)
+
+    assert len({frames.allocate() for _ in range(16)}) == 16
+    with pytest.raises(OutOfFrames):
+        frames.allocate()
+
+
+def test_a_block_may_come_back_frame_by_frame(frames: Frames) -> None:
+    block = frames.allocate_block(0x2000)
+
+    frames.free(block)
+    frames.free_block(PhysAddr(block + 0x1000), 0x1000)
+
+    assert frames.nr_free == 16
+    assert frames.allocate() == block + 0x1000
+
+
+@pytest.mark.parametrize(
+    ("pa", "size"),
+    [(0xC000, 0x4000), (0xE000, 0x4000), (0x8000, 0x8000), (0x4000, 0x4000), (0x1_0000, 0x4000)],
+)
+def test_only_a_block_of_which_all_was_handed_out_comes_back(
+    frames: Frames, pa: int, size: int
+) -> None:
+    frames.allocate_block(0x8000)
+    frames.free(PhysAddr(0xD000))
+
+    with pytest.raises(ValueError, match=f"pa {pa:#x} "):
+        frames.free_block(PhysAddr(pa), size)
+
+
+def test_a_block_comes_back_once_whole_or_in_parts(frames: Frames) -> None:
+    block = frames.allocate_block(0x4000)
+    frames.free_block(block, 0x4000)
+
+    with pytest.raises(ValueError, match="no block"):
+        frames.free_block(block, 0x4000)
+    with pytest.raises(ValueError, match="no frame"):
+        frames.free(PhysAddr(block + 0x3000))
+
+
+@pytest.mark.parametrize("size", [0, 0x800, 0x3000])
+def test_a_block_that_comes_back_is_a_power_of_two_of_frames(frames: Frames, size: int) -> None:
+    with pytest.raises(ValueError, match=f"size {size:#x}"):
+        frames.free_block(PhysAddr(0), size)
+
+
+def test_a_frame_is_free_before_it_is_handed_out_and_after_it_came_back(frames: Frames) -> None:
+    pa, block = frames.allocate(), frames.allocate_block(0x4000)
+    in_use = [frames.is_free(at) for at in (pa, block, block + 0x3000)]
+    frames.free(pa)
+    frames.free_block(block, 0x4000)
+
+    assert in_use == [False, False, False]
+    assert all(frames.is_free(at) for at in (0, pa, block, block + 0x3000))
+    assert not frames.is_free(0x1_0000)
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_a_general_protection_fault_has_the_address_that_is_not_canonical(
 def general_protection(kernel: Kernel, code: bytes, error_code: int) -> str:
     """The first line for a #GP at an instruction, with RDI pointing to RAM."""
     kernel.run(kernel.fork("modprobe"), INIT, rdi=1 << 63)
-    last = kernel._last_death
+    last = kernel.deaths.last
     assert last is not None
     registers = last.registers._replace(rdi=FOUR.vmemmap_base)
     stop = Trap(13, error_code, last.stop.rip, registers)

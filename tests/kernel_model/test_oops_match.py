@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.oops_texts import COMPOUND, COVER, FIVE_LEVELS, HANDLER, PLAIN, SUB_PMD
 
-from kernel_model import oops_match, oops_proof
+from kernel_model import oops_proof
 from kernel_model.layout import GIB
-from kernel_model.oops_match import Candidate
 from kernel_model.oops_proof import Match
 from kernel_model.oops_reading import match_oops, read_oopses
+from kernel_model.scenarios import run_scenario
 
 
 def match(text: bytes) -> Match | None:
@@ -170,13 +170,37 @@ def test_a_scenario_that_there_is_not_is_not_offered(monkeypatch: pytest.MonkeyP
     assert match(COMPOUND) is None
 
 
-def test_the_handlers_death_is_recognised_for_a_scenario_of_its_own() -> None:
-    found = read_oopses(io.BytesIO(HANDLER).read).first
+def test_the_third_oops_is_that_of_ioremap_512g() -> None:
+    found = match(HANDLER)
+
     assert found is not None
+    assert found.exactly
+    assert (found.candidate.scenario, found.release) == ("ioremap-512g", "4.4")
+    assert len(found.lines) > 8
 
-    offers = list(oops_match.ioremap_512g(found.oops, found.verdict, 4))
 
-    assert [(c.scenario, c.settings, c.releases) for c in offers] == [
-        ("ioremap-512g", {}, ("4.4",))
-    ]
-    assert isinstance(offers[0], Candidate)
+@pytest.mark.parametrize(
+    ("scenario", "release"),
+    [
+        ("ioremap-512g", "5.9-mw"),
+        ("prealloc-nonpresent", "5.9-mw"),
+        ("vmap-stack-switch", "4.14"),
+        ("sync-race", "5.8"),
+        ("trampoline", "4.4"),
+        ("ldt-slot", "6.17"),
+        ("pti-user-half", "6.8"),
+        ("hot-readd", "4.12-rc"),
+        ("kasan-zero-shadow", "rfc-v1"),
+    ],
+)
+def test_other_scenarios_are_found_by_where_they_die(scenario: str, release: str) -> None:
+    run = run_scenario(scenario, release=release)
+    with run.kernel:
+        text = run.oops
+    assert text is not None
+
+    found = match(text.encode())
+
+    assert found is not None
+    assert found.exactly
+    assert (found.candidate.scenario, found.release) == (scenario, release)

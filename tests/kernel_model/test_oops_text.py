@@ -6,7 +6,8 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.kernel_facts import EXPLICIT, FOUR
+from support.kernel_facts import FOUR
+from support.kernel_oops_texts import PAGE_FAULT
 from support.kernel_oopses import COMPOUND_TRACE, SUB_PMD_TRACE
 from support.oops_texts import (
     ARM64,
@@ -24,7 +25,9 @@ from kernel_model import Kernel
 from kernel_model.oops_reading import Reading, read_oopses
 from kernel_model.oops_stream import LONGEST
 from kernel_model.oops_text import OopsText, parse
-from kernel_model.scenarios import run_scenario
+from kernel_model.releases import RELEASES
+from kernel_model.scenarios import SCENARIOS, run_scenario
+from kernel_model.scenarios.outcome import ScenarioRun
 
 
 def read(text: bytes) -> Reading:
@@ -132,6 +135,8 @@ def test_who_was_interrupted_is_no_frame() -> None:
     ]
 
 
+REGISTERS = ("rax", "rbx", "r8", "r15", "rsp")
+
 PREFIXES = [
     "",
     "[   12.345678] ",
@@ -157,6 +162,15 @@ def test_what_a_log_puts_before_each_line_changes_nothing(prefix: str, text: byt
     logged = "".join(f"{prefix}{line}\n" for line in text.decode().splitlines()).encode()
 
     assert first(logged) == first(text)
+
+
+def test_entries_may_have_a_line_each() -> None:
+    text = b"[ 1.0] BUG: unable to handle kernel paging request at ffffe70000000034\n"
+    text += (
+        b"[ 1.0] IP: f+0x1/0x2\n[ 1.0] PGD 0 \n[ 1.0] P4D 0 \n[ 1.0] \n[ 1.0] Oops: 0002 [#1] SMP\n"
+    )
+
+    assert first(text).table == (("pgd", 0), ("p4d", 0))
 
 
 @pytest.mark.parametrize(
@@ -343,48 +357,76 @@ def test_no_oops_is_longer_than_it_may_be() -> None:
 
 # -- what our own kernels print
 
-DEATHS = [
-    (scenario, release, levels, settings)
-    for scenario, settings in (
-        ("vmemmap-devdax", {}),
-        ("vmemmap-devdax", {"struct_page": "80"}),
-        ("vmemmap-subpmd", {}),
-        ("vmemmap-subpmd", {"struct_page": "96"}),
-    )
-    for release in EXPLICIT
-    for levels in (4, 5)
+RUNS = [
+    (scenario.name, release.name, levels)
+    for scenario in SCENARIOS.values()
+    for release in RELEASES.values()
+    for levels in release.levels
+    if not scenario.why_not(release, levels)
 ]
 
 
-@pytest.mark.parametrize(("scenario", "release", "levels", "settings"), DEATHS)
-def test_what_a_run_prints_is_read_back(
-    scenario: str, release: str, levels: int, settings: dict[str, str]
-) -> None:
-    run = run_scenario(scenario, release=release, levels=levels, settings=settings)
+def said(run: ScenarioRun) -> dict[str, object] | None:
+    """What a run's oops has to say; None if nothing died."""
+    stop = run.ending.stop
+    if run.oops is None or not isinstance(stop, PageFault | Trap):
+        return None
+    assert stop.registers is not None
+    is_fault = isinstance(stop, PageFault)
+    return {
+        "address": stop.address if is_fault else None,
+        "error code": stop.error_code if is_fault else None,
+        "symbol": stop.symbol,
+        "release": run.kernel.release.uname,
+        "registers": [getattr(stop.registers, name) for name in REGISTERS],
+        "cr3": stop.cr3,
+        "levels": {run.kernel.layout.levels, None},
+        "others": 0,
+        "not printed": [],
+    }
 
-    with run.kernel as kernel:
-        stop, text = run.ending.stop, run.oops
-        assert isinstance(stop, PageFault)
-        assert text is not None
-        assert stop.registers is not None
-        oops = first(text.encode())
 
-        assert (oops.address, oops.error_code) == (stop.address, stop.error_code)
-        assert str(oops.rip) == stop.symbol
-        assert (oops.comm, oops.pid) == (run.ending.task.comm, run.ending.task.pid)
-        assert oops.uname == kernel.release.uname
-        assert oops.taint == kernel.release.taint
-        assert [oops.registers[name] for name in ("rax", "r8", "r15", "rsp")] == [
-            stop.registers.rax,
-            stop.registers.r8,
-            stop.registers.r15,
-            stop.registers.rsp,
-        ]
-        assert oops.registers["cr3"] == stop.cr3
-        trace = text[text.index(" <TASK>\n") : text.index(" </TASK>")].splitlines()[1:]
-        assert [f" {'' if f.sure else '? '}{f}" for f in oops.trace] == trace
-        assert [line for line in oops.lines if line not in text] == []
-        assert oops.missing == ()
+def read_back(text: str | None) -> dict[str, object] | None:
+    """The same, read from the text."""
+    reading = read((text or "").encode())
+    if reading.first is None:
+        return None
+    oops, depth, _ = reading.first
+    return {
+        "address": oops.address,
+        "error code": oops.error_code,
+        "symbol": None if oops.rip is None else str(oops.rip),
+        "release": oops.uname,
+        "registers": [oops.registers[name] for name in REGISTERS],
+        "cr3": oops.registers["cr3"],
+        "levels": {depth.levels, None},
+        "others": reading.nr_others,
+        "not printed": [line for line in oops.lines if line not in (text or "")],
+    }
+
+
+@pytest.mark.parametrize(("scenario", "release", "levels"), RUNS)
+def test_what_a_run_prints_is_read_back(scenario: str, release: str, levels: int) -> None:
+    run = run_scenario(scenario, release=release, levels=levels)
+
+    with run.kernel:
+        assert read_back(run.oops) == said(run)
+
+
+@pytest.mark.parametrize("release", PAGE_FAULT)
+def test_each_generation_of_kernels_is_read(release: str) -> None:
+    addresses = dict.fromkeys(("rip", "caller", "stray", "outer"), "ffffffff81000000")
+    oops = first(PAGE_FAULT[release].format(**addresses).encode())
+
+    assert (oops.address, oops.error_code, oops.comm) == (FOUR.boundary + 0x34, 2, "ndctl")
+    assert {entry for _, entry in oops.table} == {0}
+    assert oops.registers["rsi"] == 0x51
+    assert [(str(frame), frame.sure) for frame in oops.trace] == [
+        ("__init_zone_device_page+0x17/0x5d", True),
+        ("memremap_pages+0x10b/0x2f0", False),
+        ("memmap_init_zone_device+0x154/0x1bb", True),
+    ]
+    assert oops.missing == ()
 
 
 def test_a_gp_fault_that_a_run_prints_is_read_back(kernel: Kernel) -> None:

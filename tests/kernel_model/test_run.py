@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from support.kernel_facts import FOUR, GIB, MIB, Where, errno, put_slot, slots
 
-from emu import Halted, NotMapped, OutOfFrames, OutsideRam, PageFault, Returned, StepLimit
+from emu import Halted, NotMapped, OutOfFrames, OutsideRam, PageFault, Returned, StepLimit, Trap
+from emu.fault import DF
 from kernel_model import Kernel, KernelError, TaskDied
 from kernel_model.drivers import dax_bus_probe
 from kernel_model.history import Forked, Mapped, Populated, Refused, Switched, Synced
@@ -161,17 +162,28 @@ def test_without_a_run_a_death_leaves_no_frames_either(kernel: Kernel) -> None:
     assert kernel.current.frames == []
 
 
-@pytest.mark.parametrize("slot", [511, 397])
-def test_a_table_without_text_or_stack_kills_at_the_switch(kernel: Kernel, slot: int) -> None:
+def test_a_table_without_text_kills_at_the_switch(kernel: Kernel) -> None:
     task = kernel.fork("a")
-    kernel.run(kernel.fork("before"), INIT, rdi=PAGE)  # whose stack is in vmalloc: slot 397
-    put_slot(kernel, task.mm, slot, 0)
+    kernel.run(kernel.fork("before"), INIT, rdi=PAGE)
+    put_slot(kernel, task.mm, 511, 0)
 
     stop = kernel.run(task, INIT, rdi=PAGE)
 
     assert isinstance(stop, PageFault)
-    assert stop.symbol == "switch_mm+0xc/0x10"
-    assert stop.cr3 == task.mm.pgd
+    assert (stop.symbol, stop.cr3) == ("switch_mm+0xc/0x10", task.mm.pgd)
+
+
+def test_a_table_without_the_stack_of_the_switch_is_a_double_fault(kernel: Kernel) -> None:
+    task = kernel.fork("a")
+    kernel.stack_of(task)
+    kernel.run(kernel.fork("before"), INIT, rdi=PAGE)  # whose stack is in vmalloc: slot 397
+    put_slot(kernel, task.mm, 397, 0)
+
+    stop = kernel.run(task, INIT, rdi=PAGE)
+
+    assert stop == Trap(DF, 0, rip=kernel.symbol("switch_mm+0xc"))
+    assert isinstance(stop, Trap)
+    assert (stop.symbol, stop.cr3) == ("switch_mm+0xc/0x10", task.mm.pgd)
 
 
 def test_the_cpu_goes_on_with_the_table_that_it_had(kernel: Kernel) -> None:
@@ -320,13 +332,13 @@ def test_a_run_without_memory_for_a_stack_returns_enomem(kernel: Kernel) -> None
     )
 
 
-def test_a_stack_that_cannot_be_mapped_gives_its_frames_back(kernel: Kernel) -> None:
+def test_a_stack_that_does_not_fit_gives_its_frames_back(kernel: Kernel) -> None:
     task = kernel.fork("a")
-    kernel.frames.floor = exhaust(kernel) - 0x4000  # room for one stack, and not for its tables
+    kernel.frames.floor = exhaust(kernel) - 0x3000  # room for three of its four pages
 
     stop = kernel.run(task, INIT, rdi=PAGE)
 
-    assert (value(stop), task.stack, kernel.frames.nr_free) == (errno(12), None, 4)
+    assert (value(stop), task.stack, kernel.frames.nr_free) == (errno(12), None, 3)
 
 
 def test_a_fork_without_memory_inside_a_run_returns_enomem(kernel: Kernel) -> None:

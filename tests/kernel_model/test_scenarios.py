@@ -6,8 +6,8 @@ from support.kernel_facts import FOUR, put_slot
 from emu import Trap
 from kernel_model import Kernel
 from kernel_model.history import Refused
-from kernel_model.scenarios import SCENARIOS, run_scenario
-from kernel_model.scenarios.outcome import Ending, fault_json
+from kernel_model.scenarios import SCENARIOS, prepare
+from kernel_model.scenarios.outcome import Ending, ScenarioRun, fault_json
 from kernel_model.sync import sync_global_pgds
 
 
@@ -18,6 +18,9 @@ from kernel_model.sync import sync_global_pgds
         ("vmemmap-devdax", {"size": "2M"}, 512),
         ("vmemmap-subpmd", {}, 32768),
         ("vmemmap-subpmd", {"nr_pages": "1024"}, 1024),
+        ("hot-readd", {}, 3 * 262144),
+        ("healing-order", {}, 2 * 32768),
+        ("healing-order", {"order": "compound-only"}, 32768),
     ],
 )
 def test_a_scenario_says_how_many_pages_it_adds(
@@ -29,11 +32,13 @@ def test_a_scenario_says_how_many_pages_it_adds(
 
 
 def test_a_late_task_that_cannot_be_forked_is_no_memory() -> None:
-    settings = {"ram": "128M", "start": "0xfc0200000", "size": "0x4d0e00000", "task": "late"}
+    given = {"ram": "128M", "start": "0xfc0200000", "size": "0x4d0c00000", "task": "late"}
+    scenario, kernel, settings = prepare("vmemmap-devdax", settings=given)
+    kernel.frames.allocate()  # the one that would be left
 
-    run = run_scenario("vmemmap-devdax", settings=settings)
+    with kernel:
+        run = ScenarioRun(scenario, settings, kernel, scenario.play(kernel, settings))
 
-    with run.kernel as kernel:
         assert (run.outcome, run.errno) == ("error", 12)
         assert kernel.history[-1] == Refused(
             "fork", 12, "no frame is left for the top table of late"

@@ -48,6 +48,11 @@ def boot(where: Where, release: str = "6.8", **options: int | str) -> Kernel:
     return Kernel(release, levels=where.levels, vmemmap_base=where.vmemmap_base, **options)  # type: ignore[arg-type]
 
 
+def levels_of(release: str) -> tuple[int, ...]:
+    """The paging depths that a release has."""
+    return RELEASES[release].levels
+
+
 def errno(number: int) -> int:
     """A negative errno as RAX holds it."""
     return (1 << 64) - number

@@ -7,13 +7,15 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
 
 from emu import EmuError
-from pagewalk.sweep.judging import do_unit
-from pagewalk.sweep.tally import KEPT, Tally, Unit
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
 
 
 class WorkerDied(EmuError):
@@ -25,14 +27,17 @@ def nr_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def on_cores(units: Mapping[int, Unit], jobs: int) -> Generator[tuple[int, Tally], None, None]:
-    """Yield each unit's number and result as it is done, in any order; `jobs` at a time.
+def on_cores(
+    do: Callable[[Unit], Result], units: Mapping[int, Unit], *, jobs: int, if_one_dies: str = ""
+) -> Generator[tuple[int, Result], None, None]:
+    """Yield each unit's number and what `do` makes of it as it is done, in any order.
 
-    One job is done by this process itself. Whoever stops iterating stops the work.
+    `jobs` are done at a time; a single one by this process itself. Whoever stops iterating stops
+    the work. Raises WorkerDied, whose text ends with `if_one_dies`.
     """
     if jobs == 1:
         for number, unit in units.items():
-            yield number, do_unit(unit)
+            yield number, do(unit)
         return
     # Neither forked nor interrupted: an engine survives no fork from a process with threads, and a
     # Ctrl-C is for the one who tells the others to stop.
@@ -41,13 +46,13 @@ def on_cores(units: Mapping[int, Unit], jobs: int) -> Generator[tuple[int, Tally
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            numbers = {pool.submit(do_unit, unit): number for number, unit in units.items()}
+            numbers = {pool.submit(do, unit): number for number, unit in units.items()}
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for future in as_completed(list(numbers)):
             yield numbers.pop(future), future.result()
     except BrokenProcessPool:
-        raise WorkerDied(f"a worker process ended; {KEPT}") from None
+        raise WorkerDied(f"a worker process ended{if_one_dies}") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
