@@ -25,6 +25,7 @@ COMMANDS = {
     "walk": "show every entry read for an address, and where the walk stops",
     "why": "walk an address under every table: where they part, who wrote what, and why",
     "audit": "list every top-level slot that some table lacks after a scenario",
+    "oops": "explain an oops text, and find the scenario that dies like it",
     "trace": "run a .S file of your own and print every instruction and access",
     "access": "make one access on the CPU, under raw entries; or one for each row of a file",
     "sweep": "judge a matrix of accesses by the CPU, the walk and an oracle",

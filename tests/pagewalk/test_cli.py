@@ -31,7 +31,7 @@ def test_wrong_usage_is_one_line_and_status_2(arguments, words):
     assert [word for word in words if word not in errors] == []
 
 
-@pytest.mark.parametrize("command", ["list", "run", "walk", "trace", "asm", "doctor"])
+@pytest.mark.parametrize("command", ["list", "run", "walk", "trace", "asm", "doctor", "oops"])
 def test_each_command_has_help_with_an_example(command):
     done = subprocess.run([*PAGEWALK, command, "--help"], capture_output=True, text=True)
 
