@@ -9,6 +9,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
@@ -339,6 +340,43 @@ def sync() -> float:
     return min(times) * 1e3
 
 
+def per_task() -> float:
+    """What a task costs beyond the frame of its table: of Python's own memory, in bytes."""
+    from kernel_model import Kernel
+
+    kernel = Kernel(release="5.6", levels=4)
+    free = kernel.frames.nr_free
+    tracemalloc.start()
+    for _ in range(10_000):
+        kernel.fork("child")
+    bookkeeping, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert free - kernel.frames.nr_free == 10_000
+    return bookkeeping / 10_000
+
+
+def lazy_fault() -> float:
+    """A read that faults, is repaired by the guest's handler, and read again; slot by slot."""
+    from kernel_model import Kernel
+    from kernel_model.vmalloc import fill_first_slot, vmalloc
+
+    kernel = Kernel(release="5.6", levels=4)
+    tasks = [kernel.fork("child") for _ in range(200)]
+    for task in tasks:
+        kernel.run(task, "read_byte", rdi=kernel.layout.va(0))
+    fill_first_slot(kernel)
+    page = vmalloc(kernel, 4096)
+    times = []
+    for task in tasks:
+        kernel.run(task, "read_byte", rdi=kernel.layout.va(0))
+        begin = perf_counter()
+        stop = kernel.run(task, "read_byte", rdi=page)
+        times.append(perf_counter() - begin)
+        assert stop == Returned()
+    assert kernel.handled_faults == len(tasks)
+    return min(times) * 1e6
+
+
 ROWS = (
     Row("Cpu.run that faults / the baseline", 1.5, "x", fault_ratio),
     Row("Cpu.run that returns / a bare emu_start", 2, "x", return_ratio),
@@ -355,6 +393,9 @@ ROWS = (
     Row("vmemmap-devdax in process", 20, "ms", scenario),
     Row("sync of one slot into 10,000 tables", 5, "ms", sync),
     Row("a fork", 50, "us", fork),
+    Row("a task's bookkeeping, beside its page", 1024, "B", per_task),
+    Row("a lazy fault, repaired by the guest", 200, "us", lazy_fault),
+    Row("pagewalk matrix, all cores", 30, "s", lambda: wall("matrix", rounds=1)),
     Row("pagewalk sweep, a case of access.c", 125, "us", swept_case),
     Row("a case of pagewalk access --file", 100, "us", access_file),
     Row("pagewalk run vmemmap-devdax", 0.5, "s", lambda: wall("run", "vmemmap-devdax", status=1)),

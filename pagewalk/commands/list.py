@@ -78,10 +78,11 @@ def _document() -> dict[str, object]:
 
 
 def _routines() -> list[str]:
-    """The functions that run on the CPU, by what their sources declare."""
+    """The functions that run on the CPU in one build or another, by what their sources declare."""
     from importlib.resources import files
 
-    sources = sorted((files("asm") / "mm").iterdir(), key=lambda path: path.name)
+    folders = [files("asm") / folder for folder in ("mm", "lib", "drivers")]
+    sources = sorted((s for f in folders for s in f.iterdir()), key=lambda path: path.name)
     return [
         line.split()[1].rstrip(",")
         for source in sources

@@ -24,10 +24,10 @@ _ALONE = 40  # runs that one process has done before others have started
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "--scenario", metavar="S", action="append", help="only this scenario; may be repeated"
+        "--scenario", metavar="S", action="extend", nargs="+", help="only these scenarios"
     )
     parser.add_argument(
-        "--release", metavar="R", action="append", help="only this release; may be repeated"
+        "--release", metavar="R", action="extend", nargs="+", help="only these releases"
     )
     parser.add_argument("--levels", metavar="4|5", help="one depth only (default: both)")
     parser.add_argument("--jobs", metavar="N", help="worker processes (default: one a core)")

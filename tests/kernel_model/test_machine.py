@@ -1,16 +1,18 @@
 """A state machine over everything that can be done to a kernel: it finds each release's bug itself.
 
-What it found, shrunk to the shortest sequence, is written down below as a test of its own.
+What it found, shrunk to the shortest sequence, is in FOUND, and each of these is a test of its own.
 """
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from support.kernel_play import Play, Violation
+from support.kernel_play import MERGED_EXCLUDED, Play, Violation, replay
 
-PATHS = ("vmalloc", "ioremap", "percpu", "compound", "plain", "hot_add", "shadow")
+PATHS = ("vmalloc", "ioremap", "percpu", "trace", "compound", "plain", "hot_add", "shadow")
+UNDO = ("exit", "hot_remove", "sync")
 few = st.integers(0, 2)
 
 
@@ -33,11 +35,6 @@ def machine(
             self.play.do("fork", full)
 
         @precondition(lambda self: self.play.kernel.tasks)
-        @rule(which=few)
-        def exit(self, which: int) -> None:
-            self.play.do("exit", which)
-
-        @precondition(lambda self: self.play.kernel.tasks)
         @rule(which=few, cpu=few)
         def switch(self, which: int, cpu: int) -> None:
             self.play.do("switch", which, cpu)
@@ -51,14 +48,9 @@ def machine(
         def populate(self, path: str, argument: int) -> None:
             self.play.do(path, argument)
 
-        @precondition(lambda self: self.play.hot)
-        @rule(number=few)
-        def hot_remove(self, number: int) -> None:
-            self.play.do("hot_remove", number)
-
-        @rule()
-        def sync(self) -> None:
-            self.play.do("sync")
+        @rule(how=st.sampled_from(UNDO), which=few)
+        def undo(self, how: str, which: int) -> None:
+            self.play.do(how, which)
 
         @precondition(lambda self: self.play.ranges)
         @rule(which=few, what=few)
@@ -69,10 +61,6 @@ def machine(
         @rule(steps=st.integers(0, 3))
         def race(self, steps: int) -> None:
             self.play.do("race", steps)
-
-        @rule()
-        def trace(self) -> None:
-            self.play.do("trace")
 
     return KernelMachine
 
@@ -96,3 +84,140 @@ def run(
     except Violation as violation:
         return violation
     return None
+
+
+NO_HANDLER = ("outside",)  # a table outside pgd_list may lack what any handler needs
+NOT_OURS = ("outside", "trace")
+
+FOUND: list[Any] = [
+    # release, what it is booted with, what is left out, the shortest sequence, what is violated
+    pytest.param(
+        *("4.4", {}, NO_HANDLER),
+        (("fork", 0), ("ioremap", 1), ("access", 0, 0)),
+        "vmalloc_fault+0x1be/0x300",
+        id="4.4: a large page is taken for a table",
+    ),
+    pytest.param(
+        *("4.6", {"hugetlbfs": False}, NO_HANDLER),
+        (("fork", 0), ("ioremap", 1), ("access", 0, 0)),
+        "vmalloc_fault+0x1be/0x300",
+        id="4.6: and still is without hugetlbfs",
+    ),
+    pytest.param(
+        *("4.12-rc", {}, NOT_OURS),
+        (("fork", 0), ("hot_add", 0), ("hot_remove", 0)),
+        "task1 has another entry in slot 273 than init_mm",
+        id="4.12-rc: a removal leaves a stale entry",
+    ),
+    pytest.param(
+        *("4.14", {}, NOT_OURS),
+        (("fork", 0), ("fork", 1), ("switch", 1, 0), ("switch", 0, 0)),
+        "#DF with error code 0x0 at rip 0xffffffff8100",
+        id="4.14: a switch loses the stack that it runs on",
+    ),
+    pytest.param(
+        *("5.6", {}, NO_HANDLER),
+        (("fork", 0), ("trace", 0), ("access", 0, 0)),
+        "(page_fault+0xd/0x30)",
+        id="5.6: the handler traces into a fault",
+    ),
+    pytest.param(
+        *("5.8", {"cpus": 2}, NO_HANDLER),
+        (("fork", 0), ("fork", 0), ("race", 3)),
+        "(read_byte+0x0/0x10)",
+        id="5.8: a mapping is used before it is synced",
+    ),
+    pytest.param(
+        *("5.9-mw", {}, NO_HANDLER),
+        (("fork", 0), ("vmalloc", 1), ("access", 0, 0)),
+        "#PF at 0xffffc98000000000",
+        id="5.9-mw: nothing was pre-allocated",
+    ),
+    pytest.param(
+        *("6.8", {}, NO_HANDLER),
+        (("fork", 0), ("compound", 0), ("access", 0, 0)),
+        "#PF at 0xffffea8000000000",
+        id="6.8: compound pages are not synced",
+    ),
+    pytest.param(
+        *("6.13", {"struct_page": 80}, NO_HANDLER),
+        (("fork", 0), ("compound", 0)),
+        "(vmemmap_set_pmd+0xff/0x230)",
+        id="6.13: a block is marked before it is synced",
+    ),
+    pytest.param(
+        *("6.17", {"kasan": True}, NO_HANDLER),
+        (("fork", 0), ("shadow", 0), ("access", 0, 0)),
+        "#PF at 0xffffed8000000000",
+        id="6.17: the shadow's run-time branch",
+    ),
+    pytest.param(
+        *("6.17", {}, ()),
+        (("hot_add", 0), ("outside", 0, 0)),
+        "#PF at 0xffff890000000000",
+        id="6.17: a table that is not on pgd_list",
+    ),
+]
+SOUND = [
+    ("4.17", {}, NOT_OURS),
+    ("5.4", {"cpus": 2}, NOT_OURS),
+    ("5.10", {"cpus": 4}, NO_HANDLER),
+    ("rfc-v1", {"excluded": MERGED_EXCLUDED}, ()),
+    ("6.17", {"excluded": MERGED_EXCLUDED, "cpus": 4}, ()),
+    ("6.17", {"excluded": MERGED_EXCLUDED, "struct_page": 80}, ()),
+    ("6.17", {"excluded": MERGED_EXCLUDED, "kasan": True, "cpus": 2}, ()),
+]
+
+
+@pytest.mark.parametrize(("release", "options", "without", "ops", "what"), FOUND)
+def test_the_shortest_sequence_violates_at_its_end(
+    release: str, options: dict[str, Any], without: tuple[str, ...], ops: tuple[Any, ...], what: str
+) -> None:
+    found = replay(ops, release, **options)
+
+    assert found is not None
+    assert what in found
+
+
+@pytest.mark.parametrize(("release", "options", "without", "ops", "what"), FOUND)
+def test_one_step_less_violates_nothing(
+    release: str, options: dict[str, Any], without: tuple[str, ...], ops: tuple[Any, ...], what: str
+) -> None:
+    found = [replay(ops[:n] + ops[n + 1 :], release, **options) for n in range(len(ops))]
+
+    assert found == [None] * len(ops)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("release", "options", "without", "ops", "what"), FOUND)
+def test_the_machine_finds_it_by_itself(
+    release: str, options: dict[str, Any], without: tuple[str, ...], ops: tuple[Any, ...], what: str
+) -> None:
+    found = run(release, examples=3000, without=without, **options)
+
+    assert found is not None
+    assert what in found.what
+    assert len(found.ops) <= len(ops) + 1
+
+
+def test_the_machine_finds_the_bug_of_6_8() -> None:
+    found = run("6.8", examples=300, without=("outside", "exit", "sync"))
+
+    assert found is not None
+    assert found.ops == (("fork", 0), ("compound", 0), ("access", 0, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [4, 5])
+@pytest.mark.parametrize(("release", "options", "without"), SOUND)
+def test_with_what_is_open_left_out_nothing_is_violated(
+    release: str, options: dict[str, Any], without: tuple[str, ...], levels: int
+) -> None:
+    assert run(release, levels, examples=500, without=without, **options) is None
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_with_the_merged_fix_a_sample_violates_nothing(levels: int) -> None:
+    found = run("6.17", levels, examples=40, excluded=MERGED_EXCLUDED, cpus=4)
+
+    assert found is None

@@ -7,7 +7,7 @@ import os
 import pytest
 from support.cli import run_cli
 
-from pagewalk.sweep import judging, workers
+from pagewalk.sweep import judging
 from pagewalk.sweep.journal import Journal, NotOurs, default_path
 
 KEY = {"what": "everything"}
@@ -115,6 +115,9 @@ def test_it_lies_in_the_users_state_directory(monkeypatch, tmp_path):
 # -- a sweep that ends in the middle
 
 
+DO_UNIT = judging.do_unit
+
+
 class Interrupted(Exception):
     """Stands for whatever ends a sweep."""
 
@@ -128,9 +131,9 @@ def stop_after_two(monkeypatch):
         if len(done) == 2:
             raise Interrupted
         done.append(unit)
-        return judging.do_unit(unit)
+        return DO_UNIT(unit)
 
-    monkeypatch.setattr(workers, "do_unit", do_unit)
+    monkeypatch.setattr(judging, "do_unit", do_unit)
     return done
 
 
@@ -181,7 +184,7 @@ def test_other_sources_are_another_sweep(path, stop_after_two, monkeypatch, tmp_
     (left,) = (tmp_path / "pagewalk").iterdir()
     key, _, units = left.read_text().partition("\n")
     left.write_text(key.replace('"sources": "', '"sources": "0') + "\n" + units)
-    monkeypatch.setattr(workers, "do_unit", judging.do_unit)
+    monkeypatch.setattr(judging, "do_unit", DO_UNIT)
 
     status, _, errors = run_cli(*SWEEP)
 

@@ -144,7 +144,7 @@ class Play:
         """Make a chunk of per-CPU memory, at the area's top."""
         self._populated(pcpu_alloc(self.kernel, 0x80, 8).address(0, 0x80), "percpu")
 
-    def trace(self) -> None:
+    def trace(self, _: int) -> None:
         """Trace page faults into a new per-CPU buffer, where a stack has a guard."""
         if self.kernel.release.vmap_stack and self.kernel.handles_faults:
             self.percpu(0)
@@ -211,7 +211,7 @@ class Play:
         if not all(isinstance(stop, Returned) for stop in stops):
             self._fail(f"{classify(stops[1])} of {uses.comm}: {stops[1]}")
 
-    def sync(self) -> None:
+    def sync(self, _: int) -> None:
         """Sync everything, as vmalloc_sync_all() and others do."""
         sync_global_pgds(self.kernel, self.kernel.layout.page_offset_base, (1 << 64) - 1)
 
