@@ -79,7 +79,7 @@ class Death(NamedTuple):
                 stack.peek(kernel.memory, rsp) if base <= rsp < top else b"",
                 _code(kernel, stop.cr3, registers.rip, fetched and stop.symbol is not None),
                 entries,
-                kernel.machine.cpus.index(kernel.cpu),
+                kernel.cpu_nr,
                 task.struct,
                 (base, top),
                 kernel.kasan is not None,

@@ -12,7 +12,7 @@ from asm import Image
 from emu import Access, Halted, PageFault, Registers, Returned, Stop, Trap, refusal
 from emu.fault import DF
 from emu.interrupts import Delivery, Exc
-from emu.paging import RFLAGS_AC
+from emu.paging import ADDRESS, ENTRIES, RFLAGS_AC, P
 from kernel_model.death import Death, with_symbol
 from kernel_model.errors import KernelError
 from kernel_model.history import LazyFault
@@ -64,9 +64,10 @@ class Deaths:
         ):
             stop = Trap(DF, 0, stop.rip, stop.registers, cpl=stop.cpl, cr3=stop.cr3)
         if isinstance(stop, (PageFault, Trap)):
-            stop = with_symbol(stop, kernel.image)
-            self.last = Death.of(kernel, stop, self.last.number + 1 if self.last else 1)
-            self.first = self.first or self.last
+            stop, last = with_symbol(stop, kernel.image), self.last
+            self.last = Death.of(kernel, stop, last.number + 1 if last else 1)
+            if last is None:
+                self.first = self.last
         return stop
 
     def _given_up(self, kernel: "Kernel") -> Exc:
@@ -111,14 +112,15 @@ def _frame_fits(kernel: "Kernel", fault: PageFault) -> bool:
     On a task's own stack it is enough that the table has its slot: boot has filled those of all
     stacks, in every table on pgd_list.
     """
-    assert fault.registers is not None
-    rsp, paging = fault.registers.rsp, kernel.boot_paging.with_root(fault.cr3)
-    stack = kernel.current.stack
+    registers, stack = fault.registers, kernel.current.stack
+    assert registers is not None
+    rsp = registers.rsp
+    if stack is not None and stack.base + _FRAME <= rsp <= stack.top:
+        slot = rsp - 8 >> kernel.layout.pgdir_shift & ENTRIES - 1
+        return kernel.memory.words[((fault.cr3 & ADDRESS) >> 3) + slot] & P != 0
     if fault.cpl == 3:
         return True  # it is pushed where the TSS says
-    if stack is not None and stack.base + _FRAME <= rsp <= stack.top:
-        at = kernel.pgtable.pgd_offset(paging.root, rsp - 8)
-        return not kernel.pgtable.top_none(kernel.pgtable.get(at))
-    push = Access("write", user=False, ac=bool(fault.registers.rflags & RFLAGS_AC))
+    paging = kernel.boot_paging.with_root(fault.cr3)
+    push = Access("write", user=False, ac=bool(registers.rflags & RFLAGS_AC))
     ends = ((rsp & -16) - 8, (rsp & -16) - _FRAME)
     return not any(refusal(kernel.walk_under(paging, end), push, paging) for end in ends)

@@ -295,7 +295,8 @@ class Kernel:
             check_routine(what, self.routines, self.image)
             check_registers(what, args, kwargs)
         nr = self.cpu_nr
-        self._take_off_other_cpus(task)
+        if len(self._currents) > 1:
+            self._take_off_other_cpus(task)
         self._running.add(nr)
         try:
             switch_to(self, task)

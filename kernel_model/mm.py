@@ -12,7 +12,7 @@ from emu import OutOfFrames, PhysAddr, PhysMemory, VirtAddr
 from emu.paging import ENTRIES
 from kernel_model.errors import ENOMEM
 from kernel_model.history import Exited, Forked
-from kernel_model.layout import PAGE_SIZE
+from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE
 from kernel_model.pti import free_own_tables, user_table
 from kernel_model.vmalloc import VmArea, get_vm_area, map_vm_area, vfree
 
@@ -48,19 +48,21 @@ class Stack:
     base: VirtAddr
     pages: tuple[PhysAddr, ...]
     area: VmArea | None = None
+    top: int = field(init=False)
+    """The byte after the last."""
 
-    @property
-    def top(self) -> int:
-        """The byte after the last."""
-        return self.base + THREAD_SIZE
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "top", self.base + THREAD_SIZE)
 
     def pa_of(self, va: int) -> PhysAddr:
         """Return where a word of the stack lies."""
-        page, offset = divmod(va - self.base, PAGE_SIZE)
-        return PhysAddr(self.pages[page] + offset)
+        offset = va - self.base
+        return PhysAddr(self.pages[offset >> PAGE_SHIFT] + (offset & PAGE_SIZE - 1))
 
     def peek(self, memory: PhysMemory, va: int) -> bytes:
         """Return all from `va` up."""
+        if va >= self.top - PAGE_SIZE:
+            return memory.peek(self.pages[-1] + (va & PAGE_SIZE - 1), self.top - va)
         first, offset = divmod(va - self.base, PAGE_SIZE)
         data = memory.peek(self.pages[first] + offset, PAGE_SIZE - offset)
         for page in self.pages[first + 1 :]:

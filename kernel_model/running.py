@@ -5,14 +5,16 @@ means (`deaths`) and who asked (`kernel`). Linux vocabulary; source: arch/x86/mm
 arch/x86/kernel/process_64.c, switch_mm_irqs_off() and prepare_switch_to() (v5.4).
 """
 
+from functools import cache
 from typing import TYPE_CHECKING
 
+from asm import Image
 from emu import Returned, Stop
 from kernel_model.callstack import call_site, deepest, depth
 from kernel_model.errors import KernelError, TaskDied
 from kernel_model.history import Switched
-from kernel_model.mm import Mm, Task
-from kernel_model.writers import stored_entry
+from kernel_model.mm import Mm, Stack, Task
+from kernel_model.writers import ENTRY_REGISTER, stored_entry
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -23,18 +25,17 @@ def run_routine(kernel: "Kernel", routine: str, registers: dict[str, int]) -> St
 
     An entry, which nobody calls, has an end of its own: the label that is called so.
     """
-    stores = stored_entry(kernel, routine, registers)
-    image = kernel.image
+    stores = stored_entry(kernel, routine, registers) if routine in ENTRY_REGISTER else None
     if kernel.current.frames:
         site, rsp = call_site(kernel, routine)
         at, returns_to = site.address, site.return_address
         registers = _frame_pointer(kernel) | registers
-    elif f"{routine}_end" in image.symbols:
-        at, returns_to = image.address(routine), image.address(f"{routine}_end")
-        rsp = kernel.stack_of(kernel.current).top - 0x10
     else:
-        at, returns_to = image.address(routine), kernel.run_return
-        rsp = _push_run_return(kernel)
+        at, end = _bounds(kernel.image, routine)
+        if end is None:
+            returns_to, rsp = kernel.run_return, _push_run_return(kernel)
+        else:
+            returns_to, rsp = end, kernel.stack_of(kernel.current).top - 0x10
     stop = kernel.cpu.run(at, returns_to=returns_to, rsp=rsp, **registers)
     if stores and kernel.pgtable.get(stores[0]) != stores[1]:
         kernel.pgtable.writers.note(stores[0], by=routine)
@@ -53,10 +54,9 @@ def switch_to(kernel: "Kernel", task: Task) -> None:
     """Go on in another task: its table first, on the stack of the old one; then its stack."""
     stack = kernel.stack_of(task)
     switch_mm(kernel, task.mm)
-    lazy = kernel.release.vmalloc_sync == "fault" and kernel.release.vmap_stack
-    if lazy and task is not kernel.current:
-        # The old stack can still take a fault, which fills the slot of the new one.
-        _on_this_stack(kernel, "prepare_switch_to", rdi=stack.top - 8)
+    release = kernel.release
+    if release.vmalloc_sync == "fault" and release.vmap_stack and task is not kernel.current:
+        _prepare_switch_to(kernel, stack)
     kernel.current = task
 
 
@@ -65,30 +65,37 @@ def switch_mm(kernel: "Kernel", mm: Mm) -> None:
 
     TaskDied if text or stack is missing from the new table; CR3 then stays.
     """
-    cr3 = kernel.cpu.cr3
+    cpu = kernel.cpu
+    cr3 = cpu.cr3
     if cr3 == mm.pgd:
         return
     if kernel.release.stack_sync == "copied":
         _sync_current_stack_to_mm(kernel, mm)
-    try:
-        _on_this_stack(kernel, "switch_mm", rdi=cr3, rsi=mm.pgd)
-    except TaskDied:
-        kernel.cpu.cr3 = cr3
-        raise
+    at, _ = _bounds(kernel.image, "switch_mm")
+    rsp = _push_run_return(kernel)
+    stop = cpu.run(at, returns_to=kernel.run_return, rdi=cr3, rsi=mm.pgd, rsp=rsp)
+    stop = kernel.deaths.judge(kernel, stop)
+    if type(stop) is not Returned:
+        cpu.cr3 = cr3
+        raise TaskDied(stop)
     kernel.history.append(Switched(mm.name, mm.pgd))
 
 
-def _on_this_stack(kernel: "Kernel", routine: str, **registers: int) -> None:
-    """Run a routine below whatever the current task is in the middle of."""
-    stop = kernel.cpu.run(
-        kernel.image.address(routine),
-        returns_to=kernel.run_return,
-        rsp=_push_run_return(kernel),
-        **registers,
-    )
+def _prepare_switch_to(kernel: "Kernel", stack: Stack) -> None:
+    """Touch the next stack, while the old one can still take a fault, which fills the slot."""
+    at, _ = _bounds(kernel.image, "prepare_switch_to")
+    rsp = _push_run_return(kernel)
+    stop = kernel.cpu.run(at, returns_to=kernel.run_return, rdi=stack.top - 8, rsp=rsp)
     stop = kernel.deaths.judge(kernel, stop)
     if type(stop) is not Returned:
         raise TaskDied(stop)
+
+
+@cache
+def _bounds(image: Image, routine: str) -> tuple[int, int | None]:
+    """Return where a routine begins, and where it ends if nobody calls it."""
+    end = image.symbols.get(f"{routine}_end")
+    return image.address(routine), end.address if end else None
 
 
 def _sync_current_stack_to_mm(kernel: "Kernel", mm: Mm) -> None:
