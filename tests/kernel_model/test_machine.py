@@ -104,7 +104,7 @@ FOUND: list[Any] = [
         id="4.6: and still is without hugetlbfs",
     ),
     pytest.param(
-        *("4.12-rc", {}, NOT_OURS),
+        *("4.12-rc", {}, (*NOT_OURS, "switch")),
         (("fork", 0), ("hot_add", 0), ("hot_remove", 0)),
         "task1 has another entry in slot 273 than init_mm",
         id="4.12-rc: a removal leaves a stale entry",
@@ -128,7 +128,7 @@ FOUND: list[Any] = [
         id="5.8: a mapping is used before it is synced",
     ),
     pytest.param(
-        *("5.9-mw", {}, NO_HANDLER),
+        *("5.9-mw", {}, (*NOT_OURS, "switch")),
         (("fork", 0), ("vmalloc", 1), ("access", 0, 0)),
         "#PF at 0xffffc98000000000",
         id="5.9-mw: nothing was pre-allocated",
@@ -154,7 +154,7 @@ FOUND: list[Any] = [
     pytest.param(
         *("6.17", {}, ()),
         (("hot_add", 0), ("outside", 0, 0)),
-        "#PF at 0xffff890000000000",
+        "oops of outsider: #PF",
         id="6.17: a table that is not on pgd_list",
     ),
 ]
@@ -193,18 +193,11 @@ def test_one_step_less_violates_nothing(
 def test_the_machine_finds_it_by_itself(
     release: str, options: dict[str, Any], without: tuple[str, ...], ops: tuple[Any, ...], what: str
 ) -> None:
-    found = run(release, examples=3000, without=without, **options)
+    found = run(release, examples=2000, without=without, **options)
 
     assert found is not None
     assert what in found.what
     assert len(found.ops) <= len(ops) + 1
-
-
-def test_the_machine_finds_the_bug_of_6_8() -> None:
-    found = run("6.8", examples=300, without=("outside", "exit", "sync"))
-
-    assert found is not None
-    assert found.ops == (("fork", 0), ("compound", 0), ("access", 0, 0))
 
 
 @pytest.mark.slow
@@ -213,7 +206,7 @@ def test_the_machine_finds_the_bug_of_6_8() -> None:
 def test_with_what_is_open_left_out_nothing_is_violated(
     release: str, options: dict[str, Any], without: tuple[str, ...], levels: int
 ) -> None:
-    assert run(release, levels, examples=500, without=without, **options) is None
+    assert run(release, levels, examples=250, without=without, **options) is None
 
 
 @pytest.mark.parametrize("levels", [4, 5])

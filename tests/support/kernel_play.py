@@ -30,7 +30,8 @@ MOST_TASKS: Final = 6
 _VMEMMAP_BASE: Final = {4: None, 5: FIVE.vmemmap_base}
 _BORDER: Final = {4: 32 * TIB // (128 * MIB), 5: FIVE.pfn // SECTION}
 """The section whose struct pages open a slot."""
-_NEW_SLOT: Final = {4: 512 * GIB, 5: 256 * TIB}  # physical: where the direct map opens a slot
+_PAGE_OFFSET: Final = {4: None, 5: 0xFF11_FFF0_0000_0000}
+_NEW_SLOT: Final = {4: 512 * GIB, 5: 64 * GIB}  # physical: where the direct map opens a slot
 _NEW_SHADOW: Final = {4: 3584 * GIB, 5: 1824 * TIB}  # and where its shadow does
 MERGED_EXCLUDED: Final = frozenset(("zero shadow", "efi_mm", "trampoline_pgd"))
 """What the merged fix leaves open: KASAN's run-time branch, and the tables outside pgd_list."""
@@ -73,6 +74,7 @@ class Play:
             release,
             levels=levels,
             vmemmap_base=None if kasan else _VMEMMAP_BASE[levels],
+            page_offset_base=None if kasan else _PAGE_OFFSET[levels],
             ram=E820(((0, GIB),), (DEVICE,)),
             struct_page=struct_page,
             cpus=cpus,
