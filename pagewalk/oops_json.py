@@ -5,11 +5,11 @@ Knows the names of the document's keys. Refuses to know how any of it is found.
 
 from typing import Any
 
-from kernel_model.oops_explain import access_text, entries, eras, error_bits, places, stop_text
-from kernel_model.oops_judge import Verdict
-from kernel_model.oops_proof import Match, history
-from kernel_model.oops_reading import Judged, Reading
-from kernel_model.oops_text import Frame, OopsText
+from kernel_model.reading.explain import access_text, entries, eras, error_bits, places, stop_text
+from kernel_model.reading.judge import Verdict
+from kernel_model.reading.oopses import Judged, Reading
+from kernel_model.reading.proof import Match, history
+from kernel_model.reading.text import Frame, OopsText
 from kernel_model.scenarios.spec import SCHEMA
 
 

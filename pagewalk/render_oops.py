@@ -6,7 +6,7 @@ Knows how `pagewalk oops` looks. Refuses to know what any of it means: the model
 from collections.abc import Iterator
 from typing import Final
 
-from kernel_model.oops_explain import (
+from kernel_model.reading.explain import (
     access_text,
     entries,
     eras,
@@ -15,10 +15,10 @@ from kernel_model.oops_explain import (
     places,
     stop_text,
 )
-from kernel_model.oops_judge import LargePage
-from kernel_model.oops_proof import Match, history
-from kernel_model.oops_reading import Judged, Reading
-from kernel_model.oops_text import OopsText
+from kernel_model.reading.judge import LargePage
+from kernel_model.reading.oopses import Judged, Reading
+from kernel_model.reading.proof import Match, history
+from kernel_model.reading.text import OopsText
 from kernel_model.words import show_size
 from pagewalk.reproducer import command_line
 

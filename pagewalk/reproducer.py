@@ -7,7 +7,7 @@ scenario was found.
 import json
 from collections.abc import Iterator
 
-from kernel_model.oops_proof import Match
+from kernel_model.reading.proof import Match
 
 
 def command_line(match: Match) -> str:

@@ -1,7 +1,7 @@
 """`pagewalk oops FILE`: explain an oops that somebody has sent, and find the scenario for it.
 
 Knows where the text comes from, and what is said when there is no oops in it. Refuses to know how
-an oops is read (`kernel_model.oops_reading`) and shown (`render_oops`).
+an oops is read (`kernel_model.reading.oopses`) and shown (`render_oops`).
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from pagewalk.arguments import BadInput
 
 if TYPE_CHECKING:
-    from kernel_model.oops_reading import Reading
+    from kernel_model.reading.oopses import Reading
 
 _EXPECTED: Final = "expected an x86-64 oops text"
 _EPILOG: Final = """\
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain the first oops; 0 if there is one, or half of one."""
-    from kernel_model.oops_reading import match_oops, read_oopses
+    from kernel_model.reading.oopses import match_oops, read_oopses
 
     shown = "standard input" if args.file == "-" else repr(args.file)
     with _opened(args.file, shown) as source:

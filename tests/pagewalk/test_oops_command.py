@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.cli import run_cli
 from support.oops_texts import ARM64, COMPOUND, FIVE_LEVELS, HANDLER, PLAIN, SUB_PMD, without
 
-from kernel_model.oops_reading import match_oops, read_oopses
+from kernel_model.reading.oopses import match_oops, read_oopses
 from pagewalk.oops_json import oops_document
 from pagewalk.render_oops import oops_lines
 

@@ -7,13 +7,13 @@ many are read in brief, and all are counted. Refuses to know each step. Linux vo
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kernel_model.oops_explain import Depth, depth
-from kernel_model.oops_judge import Verdict, judge
-from kernel_model.oops_stream import Search
-from kernel_model.oops_text import OopsText, parse
+from kernel_model.reading.explain import Depth, depth
+from kernel_model.reading.judge import Verdict, judge
+from kernel_model.reading.stream import Search
+from kernel_model.reading.text import OopsText, parse
 
 if TYPE_CHECKING:
-    from kernel_model.oops_proof import Match
+    from kernel_model.reading.proof import Match
 
 MOST_OTHERS: Final = 100
 
@@ -62,6 +62,6 @@ def judge_text(oops: OopsText) -> Judged:
 
 def match_oops(judged: Judged) -> "Match | None":
     """Return the scenario that dies most like an oops, by running it; loads the engine."""
-    from kernel_model.oops_proof import find_match
+    from kernel_model.reading.proof import find_match
 
     return find_match(judged.oops, judged.verdict, judged.depth)

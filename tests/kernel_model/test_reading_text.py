@@ -22,9 +22,9 @@ from support.oops_texts import (
 
 from emu import PageFault, Trap
 from kernel_model import Kernel
-from kernel_model.oops_reading import Reading, read_oopses
-from kernel_model.oops_stream import LONGEST
-from kernel_model.oops_text import OopsText, parse
+from kernel_model.reading.oopses import Reading, read_oopses
+from kernel_model.reading.stream import LONGEST
+from kernel_model.reading.text import OopsText, parse
 from kernel_model.releases import RELEASES
 from kernel_model.scenarios import SCENARIOS, run_scenario
 from kernel_model.scenarios.outcome import ScenarioRun

@@ -3,7 +3,7 @@
 Knows by what to recognise each scenario's death, and how to work back from its address to what
 makes the model fault exactly there. A recogniser is a function in RECOGNISERS; what it offers of a
 scenario that there is not is passed over. Refuses to know whether the entry was never synced
-(`oops_judge`), and whether a candidate holds: it is run (`oops_proof`). Linux vocabulary.
+(`judge`), and whether a candidate holds: it is run (`proof`). Linux vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,8 +12,8 @@ from typing import Final
 
 from emu.paging import is_canonical
 from kernel_model.layout import GIB, PAGE_SHIFT, PMD_SIZE, Layout, make_layout
-from kernel_model.oops_judge import Verdict
-from kernel_model.oops_text import OopsText
+from kernel_model.reading.judge import Verdict
+from kernel_model.reading.text import OopsText
 from kernel_model.releases import RELEASES
 from kernel_model.scenarios import SCENARIOS
 from kernel_model.sparse import PAGES_PER_SECTION, SECTION_SIZE, SUBSECTION_SIZE

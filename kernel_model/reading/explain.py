@@ -1,8 +1,8 @@
 """What an oops means: its error code, its page-table line, and where its address lies.
 
 Knows how to read off an oops what it says of the tables, and what of that is certain: a text does
-not say where KASLR put the regions. Refuses to know wording (`oops_text`), whether an entry was
-never synced (`oops_judge`) and what else dies alike (`oops_match`). Error codes are told in the
+not say where KASLR put the regions. Refuses to know wording (`text`), whether an entry was
+never synced (`judge`) and what else dies alike (`match`). Error codes are told in the
 SDM's terms, tables in Linux's; source: Intel SDM volume 3A, "Interrupt 14 - Page-Fault Exception
 (#PF)", and arch/x86/mm/fault.c (v4.4 to v6.17).
 """
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from emu.fault import PF_I, PF_P, PF_PK, PF_RSVD, PF_U, PF_W, access_of
 from emu.paging import CR4_LA57, PS, P, is_canonical
 from kernel_model.layout import CPU_ENTRY_AREA, ESPFIX, TIB, Era, Layout, make_layout
-from kernel_model.oops_text import OopsText
+from kernel_model.reading.text import OopsText
 
 PF_SHSTK: Final = 1 << 6
 PF_SGX: Final = 1 << 15

@@ -1,7 +1,7 @@
 """Whether a candidate dies as an oops says: it is run, and compared with the text.
 
 Knows which releases to try, and what makes two deaths the same. Refuses to know how a candidate
-was found (`oops_match`). Linux vocabulary.
+was found (`match`). Linux vocabulary.
 """
 
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from kernel_model.oops_explain import Depth
-from kernel_model.oops_judge import Verdict
-from kernel_model.oops_match import RECOGNISERS, Candidate
 from kernel_model.oops_style import OopsStyle
-from kernel_model.oops_text import OopsText
+from kernel_model.reading.explain import Depth
+from kernel_model.reading.judge import Verdict
+from kernel_model.reading.match import RECOGNISERS, Candidate
+from kernel_model.reading.text import OopsText
 from kernel_model.releases import RELEASES, Release
 from kernel_model.scenarios import SCENARIOS, run_scenario
 

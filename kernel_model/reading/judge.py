@@ -2,7 +2,7 @@
 
 Knows the pattern: the CPU found nothing where a task's top table should have pointed on. Two ways
 lead to it: the access itself dies, or, up to 4.4, the handler that repairs it (vmalloc_fault) does.
-Refuses to know which code forgot to sync (`oops_match`): a text has one table's entry, not
+Refuses to know which code forgot to sync (`match`): a text has one table's entry, not
 init_mm's beside it. Linux vocabulary.
 """
 
@@ -11,9 +11,9 @@ from typing import Final, Literal, NamedTuple
 from emu.fault import PF_P, PF_RSVD, PF_U
 from emu.paging import P, is_canonical
 from kernel_model.layout import PAGE_SIZE, PMD_SIZE, PUD_SIZE, make_layout
-from kernel_model.oops_explain import GUARD_HOLE, LDT_REMAP, Depth, Place, eras, places
-from kernel_model.oops_text import OopsText
 from kernel_model.pgtable import none
+from kernel_model.reading.explain import GUARD_HOLE, LDT_REMAP, Depth, Place, eras, places
+from kernel_model.reading.text import OopsText
 
 _HANDLER: Final = "vmalloc_fault"
 _HANDLER_FIX: Final = (

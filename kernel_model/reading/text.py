@@ -2,7 +2,7 @@
 
 Knows what the parts of a text mean, and what logs, consoles, mails and web pages make of it: it
 is quoted, prefixed, wrapped, cut off, or all in one line. Refuses to know the words themselves
-(`oops_patterns`), and to judge (`oops_explain`). Linux vocabulary.
+(`patterns`), and to judge (`explain`). Linux vocabulary.
 """
 
 import html
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from re import Match
 from typing import Final, Literal, NamedTuple
 
-from kernel_model import oops_patterns as say
+from kernel_model.reading import patterns as say
 
 Kind = Literal["page-fault", "general-protection", "double-fault", "bug", "trap", "unknown"]
 Wording = Literal["4.4", "4.15", "5.4", "6.10", "6.15"]
@@ -89,7 +89,7 @@ class OopsText:
 
 
 def parse(data: bytes, line: int = 1) -> OopsText:
-    """Read one oops; `data` begins with its first words (`oops_stream.Block`)."""
+    """Read one oops; `data` begins with its first words (`stream.Block`)."""
     text = readable(data)
     start, end = _trace_bounds(text)
     bug, header, cpu = (p.search(text) for p in (say.BUG_LINE, say.HEADER, say.CPU))

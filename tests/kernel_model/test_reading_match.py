@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.oops_texts import COMPOUND, COVER, FIVE_LEVELS, HANDLER, PLAIN, SUB_PMD
 
-from kernel_model import oops_proof
 from kernel_model.layout import GIB
-from kernel_model.oops_proof import Match
-from kernel_model.oops_reading import match_oops, read_oopses
+from kernel_model.reading import proof
+from kernel_model.reading.oopses import match_oops, read_oopses
+from kernel_model.reading.proof import Match
 from kernel_model.scenarios import run_scenario
 
 
@@ -165,7 +165,7 @@ def test_what_no_scenario_does_is_not_matched(text: bytes) -> None:
 
 
 def test_a_scenario_that_there_is_not_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oops_proof, "SCENARIOS", {})
+    monkeypatch.setattr(proof, "SCENARIOS", {})
 
     assert match(COMPOUND) is None
 

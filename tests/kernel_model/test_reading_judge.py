@@ -5,7 +5,7 @@ import io
 import pytest
 from support.oops_texts import COMPOUND, COVER, FIVE_LEVELS, HANDLER, PLAIN, SUB_PMD, without
 
-from kernel_model.oops_explain import (
+from kernel_model.reading.explain import (
     Place,
     depth,
     entries,
@@ -14,9 +14,9 @@ from kernel_model.oops_explain import (
     places,
     stop_text,
 )
-from kernel_model.oops_judge import LargePage, large_page
-from kernel_model.oops_reading import Judged, read_oopses
-from kernel_model.oops_text import parse
+from kernel_model.reading.judge import LargePage, large_page
+from kernel_model.reading.oopses import Judged, read_oopses
+from kernel_model.reading.text import parse
 
 ADDRESS = b"ffffe70000000034"
 

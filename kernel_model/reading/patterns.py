@@ -1,7 +1,7 @@
 """How an oops is worded, as patterns: what each release prints, wherever it stands in a text.
 
 Knows the words of v4.4 to v6.17, with anything that a mail program may put between two of them.
-Refuses to know what follows from them (`oops_text`). Linux vocabulary; source:
+Refuses to know what follows from them (`text`). Linux vocabulary; source:
 arch/x86/mm/fault.c, arch/x86/kernel/traps.c, dumpstack.c, process_64.c, lib/dump_stack.c.
 
 No pattern depends on where a line begins or ends, since lines are run together and wrapped; and

@@ -1,7 +1,7 @@
 """Where the oopses are in a stream of bytes: a log, a mail, a serial console's noise.
 
 Knows by which words an oops can be told to begin, and which of them belong to one and the same.
-Refuses to know what they say (`oops_text`). Holds a few MiB at most, however long the stream is or
+Refuses to know what they say (`text`). Holds a few MiB at most, however long the stream is or
 its lines are. Linux vocabulary; source: arch/x86/mm/fault.c, arch/x86/kernel/traps.c, dumpstack.c
 (v4.4 to v6.17).
 """
