@@ -1,4 +1,4 @@
-"""Reading an oops that somebody else's kernel printed: from a log to what it means and what dies alike.
+"""Reading an oops that another kernel printed: from a log to what it means and what dies alike.
 
 In the order of work: `stream` finds the texts in a log, by the words in `patterns`; `text` makes
 values of one; `explain` says what they mean; `judge` whether a top-level entry was missing; `match`
