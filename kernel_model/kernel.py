@@ -53,7 +53,7 @@ from kernel_model.structs import (
     StructPage,
     parse_page,
 )
-from kernel_model.vmalloc import VmapAreas
+from kernel_model.vmap_areas import VmapAreas
 from kernel_model.writers import Writers
 
 if TYPE_CHECKING:

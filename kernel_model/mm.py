@@ -14,7 +14,8 @@ from kernel_model.errors import ENOMEM
 from kernel_model.history import Exited, Forked
 from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE
 from kernel_model.pti import free_own_tables, user_table
-from kernel_model.vmalloc import VmArea, get_vm_area, map_vm_area, vfree
+from kernel_model.vmalloc import get_vm_area, map_vm_area, vfree
+from kernel_model.vmap_areas import VmArea
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel

@@ -20,7 +20,8 @@ from kernel_model.populate import (
     pmd_populate_kernel,
     pud_populate,
 )
-from kernel_model.vmalloc import VmArea, map_kernel_range
+from kernel_model.vmalloc import map_kernel_range
+from kernel_model.vmap_areas import VmArea
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel

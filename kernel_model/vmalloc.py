@@ -1,208 +1,30 @@
-"""The vmalloc area: who gets which addresses, and how they are mapped in init_mm.
+"""vmalloc: fresh memory, mapped page by page in init_mm's vmalloc area.
 
-Knows areas and their guard pages, the huge pages of ioremap, and what a release does when one of
-the area's top-level entries is new: tell the other tables, or leave it to their faults. Refuses to
-know who lives there (`mm` for stacks, `percpu`). Linux vocabulary; source: mm/vmalloc.c,
-lib/ioremap.c, arch/x86/mm/ioremap.c (v4.4, v5.8, v6.17).
+Knows what a release does when one of the area's top-level entries is new: tell the other tables, or
+leave it to their faults. Refuses to know which addresses are free (`vmap_areas`), devices
+(`ioremap`), and who lives there (`mm` for stacks, `percpu`). Linux vocabulary; source: mm/vmalloc.c
+(v4.4, v5.8, v6.17).
 """
 
-from bisect import insort
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from emu import OutOfFrames, PhysAddr, VirtAddr
 from kernel_model.callstack import kernel_function
-from kernel_model.history import Mapped, Unmapped
-from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PUD_SHIFT, PUD_SIZE
-from kernel_model.pgtable import PAGE_KERNEL, PAGE_KERNEL_LARGE, leaf, none, table
+from kernel_model.history import Unmapped
+from kernel_model.layout import PAGE_SIZE, PMD_SIZE, PUD_SIZE
+from kernel_model.pgtable import PAGE_KERNEL, leaf, none, table
 from kernel_model.populate import (
-    PGTBL_PMD_MODIFIED,
     PGTBL_PTE_MODIFIED,
-    PGTBL_PUD_MODIFIED,
     arch_page_table_sync_mask,
     pmd_alloc_track,
     pte_alloc_track,
     pud_alloc_track,
 )
 from kernel_model.sync import arch_sync_kernel_mappings, sync_global_pgds
+from kernel_model.vmap_areas import VmArea
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
-
-IOREMAP_MAX_ORDER: Final = PUD_SHIFT  # an ioremap area is aligned to its size, up to this
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class VmArea:
-    """[start, end), with a `guard` at the end that is never mapped.
-
-    `caller` is who asked, as in `memremap+0xb4/0x110`; `phys` what an ioremap maps.
-    """
-
-    start: int
-    end: int
-    kind: str
-    caller: str = ""
-    phys: int | None = None
-    guard: int = PAGE_SIZE
-
-    @property
-    def mapped_end(self) -> int:
-        """The byte after the last that may be mapped."""
-        return self.end - self.guard
-
-    def __str__(self) -> str:
-        """Write it as a line of /proc/vmallocinfo."""
-        words = [f"{self.start:#x}-{self.end:#x} {self.end - self.start:7}", self.caller]
-        if self.phys is not None:
-            words.append(f"phys={self.phys:x}")
-        else:
-            words.append(f"pages={self.mapped_end - self.start >> PAGE_SHIFT}")
-        return " ".join(word for word in (*words, self.kind) if word)
-
-
-class VmapAreas:
-    """The areas that there are, lowest first; which addresses are free."""
-
-    def __init__(self, start: int, end: int) -> None:
-        self._start: Final = start
-        self._end: Final = end
-        self._areas: list[VmArea] = []
-        self._full = (0, 0, 0)  # below the index, nothing of this size and alignment fits
-
-    def __iter__(self) -> Iterator[VmArea]:
-        return iter(self._areas)
-
-    def find(self, addr: int) -> VmArea | None:
-        """Return the area that `addr` lies in."""
-        return next((area for area in self._areas if area.start <= addr < area.end), None)
-
-    def lowest(self, size: int, align: int) -> int | None:
-        """Return the lowest free address for `size` bytes, None if there is none."""
-        index, full_size, full_align = self._full
-        if size < full_size or align < full_align:
-            index = 0
-        at = self._areas[index - 1].end if index else self._start
-        for area in self._areas[index:]:
-            at = -(-at // align) * align
-            if at + size <= area.start:
-                break
-            at = area.end
-            index += 1
-        self._full = (index, size, align)
-        at = -(-at // align) * align
-        return at if at + size <= self._end else None
-
-    def highest(self, size: int, align: int) -> int | None:
-        """Return the highest free address for `size` bytes, None if there is none."""
-        end = self._end
-        for area in reversed(self._areas):
-            at = (end - size) // align * align
-            if at >= area.end:
-                break
-            end = area.start
-        at = (end - size) // align * align
-        return at if at >= self._start else None
-
-    def gaps(self, end: int) -> list[tuple[int, int]]:
-        """List what is free below `end`, as [start, end) each."""
-        starts = [self._start, *(area.end for area in self._areas if area.start < end)]
-        ends = [*(area.start for area in self._areas if area.start < end), end]
-        return [(a, b) for a, b in zip(starts, ends, strict=True) if a < b]
-
-    def insert(self, area: VmArea) -> VmArea:
-        """Add an area where nothing is."""
-        insort(self._areas, area)
-        index, size, align = self._full
-        if area.start < (self._areas[index].start if index < len(self._areas) else self._end):
-            self._full = (min(index, self._areas.index(area)), size, align)
-        return area
-
-    def remove(self, area: VmArea) -> None:
-        """Make an area's addresses free."""
-        self._areas.remove(area)
-        self._full = (0, 0, 0)
-
-
-def fill_first_slot(kernel: "Kernel") -> None:
-    """Take all that is left of the area's first top-level slot, and map nothing there.
-
-    What is mapped next opens another slot.
-    """
-    border = (kernel.layout.vmalloc_base | kernel.layout.pgdir_size - 1) + 1
-    for start, end in kernel.vmap_areas.gaps(border):
-        kernel.vmap_areas.insert(VmArea(start, end, "reserved", kernel.caller()))
-
-
-def vmallocinfo(kernel: "Kernel") -> list[str]:
-    """Return the lines of /proc/vmallocinfo, lowest address first."""
-    return [str(area) for area in kernel.vmap_areas]
-
-
-@kernel_function
-def memremap(kernel: "Kernel", phys: int, size: int) -> int:
-    """Map [phys, phys + size) of a device, cached; return its address, 0 if that cannot be."""
-    return ioremap_cache(kernel, phys, size)
-
-
-@kernel_function
-def ioremap_cache(kernel: "Kernel", phys: int, size: int) -> int:
-    """Map device memory for whoever called this."""
-    return __ioremap_caller(kernel, phys, size, kernel.caller())
-
-
-@kernel_function
-def __ioremap_caller(kernel: "Kernel", phys: int, size: int, caller: str) -> int:
-    """Find an area, aligned to its size up to 1 GiB, and map it with the largest pages that fit."""
-    size = -(-size // PAGE_SIZE) * PAGE_SIZE
-    order = min(max((size - 1).bit_length(), PAGE_SHIFT), IOREMAP_MAX_ORDER)
-    start = kernel.vmap_areas.lowest(size + PAGE_SIZE, 1 << order)
-    if start is None:
-        return 0
-    area = VmArea(start, start + size + PAGE_SIZE, "ioremap", caller, phys)
-    kernel.vmap_areas.insert(area)
-    try:
-        ioremap_page_range(kernel, start, start + size, phys)
-    except OutOfFrames:
-        kernel.vmap_areas.remove(area)
-        return 0
-    return start
-
-
-@kernel_function
-def ioremap_page_range(kernel: "Kernel", start: int, end: int, phys: int) -> None:
-    """Map [start, end) to what lies from `phys` on. Raises OutOfFrames.
-
-    A page of 1 GiB or 2 MiB is used where a whole one is left and both addresses are aligned to
-    it: 5d72b4fba40e "x86, mm: support huge I/O mapping capability I/F" (4.1).
-    """
-    pgtable, path = kernel.pgtable, "ioremap_page_range"
-    addr, offset, mask, sizes = start, phys - start, 0, set()
-    while addr < end:
-        pudp, modified = pud_alloc_track(kernel, addr, path)
-        mask |= modified
-        if _fits(addr, addr + offset, end, PUD_SIZE) and none(pgtable.get(pudp)):
-            pgtable.set(pudp, addr + offset | PAGE_KERNEL_LARGE)
-            mask |= PGTBL_PUD_MODIFIED
-            size = PUD_SIZE
-        else:
-            pmdp, modified = pmd_alloc_track(kernel, pudp, addr)
-            mask |= modified
-            if _fits(addr, addr + offset, end, PMD_SIZE) and none(pgtable.get(pmdp)):
-                pgtable.set(pmdp, addr + offset | PAGE_KERNEL_LARGE)
-                mask |= PGTBL_PMD_MODIFIED
-                size = PMD_SIZE
-            else:
-                ptep, modified = pte_alloc_track(kernel, pmdp, addr)
-                pgtable.set(ptep, addr + offset | PAGE_KERNEL)
-                mask |= modified | PGTBL_PTE_MODIFIED
-                size = PAGE_SIZE
-        sizes.add(size)
-        addr += size
-    detail = " and ".join(_SIZE[size] for size in sorted(sizes, reverse=True))
-    kernel.history.append(Mapped("vmalloc", start, end, path, f"{detail} at pa {phys:#x}"))
-    _sync(kernel, mask, start, end)
 
 
 @kernel_function
@@ -260,7 +82,7 @@ def map_kernel_range(kernel: "Kernel", start: int, end: int, frames: list[PhysAd
         ptep, by_pte = pte_alloc_track(kernel, pmdp, addr)
         kernel.pgtable.set(ptep, frame | PAGE_KERNEL)
         mask |= by_pud | by_pmd | by_pte | PGTBL_PTE_MODIFIED
-    _sync(kernel, mask, start, end)
+    sync_modified(kernel, mask, start, end)
 
 
 @kernel_function
@@ -286,14 +108,10 @@ def vmalloc_sync_all(kernel: "Kernel") -> None:
     sync_global_pgds(kernel, kernel.layout.vmalloc_base, kernel.layout.vmalloc_end - 1)
 
 
-def _sync(kernel: "Kernel", mask: int, start: int, end: int) -> None:
+def sync_modified(kernel: "Kernel", mask: int, start: int, end: int) -> None:
     """Tell the other tables, in releases that do, if a level was modified that they copy."""
     if kernel.release.vmalloc_sync != "fault" and mask & arch_page_table_sync_mask(kernel):
         arch_sync_kernel_mappings(kernel, start, end)
-
-
-def _fits(addr: int, pa: int, end: int, size: int) -> bool:
-    return end - addr >= size and not (addr | pa) % size
 
 
 def _unmap(kernel: "Kernel", start: int, end: int) -> list[PhysAddr]:
@@ -325,6 +143,3 @@ def _entry(kernel: "Kernel", addr: int) -> tuple[PhysAddr | None, int]:
     if none(pgtable.get(pmdp)) or leaf(pgtable.get(pmdp)):
         return None if none(pgtable.get(pmdp)) else pmdp, PMD_SIZE
     return pgtable.pte_offset(pmdp, addr), PAGE_SIZE
-
-
-_SIZE: Final = {PUD_SIZE: "1 GiB pages", PMD_SIZE: "2 MiB pages", PAGE_SIZE: "4 KiB pages"}

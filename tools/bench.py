@@ -358,7 +358,8 @@ def per_task() -> float:
 def lazy_fault() -> float:
     """A read that faults, is repaired by the guest's handler, and read again; slot by slot."""
     from kernel_model import Kernel
-    from kernel_model.vmalloc import fill_first_slot, vmalloc
+    from kernel_model.vmalloc import vmalloc
+    from kernel_model.vmap_areas import fill_first_slot
 
     kernel = Kernel(release="5.6", levels=4)
     tasks = [kernel.fork("child") for _ in range(200)]

@@ -42,9 +42,10 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
     """Map, then read near the end of the last mapping in the task that the settings name."""
     from emu import PhysAddr, Returned
     from kernel_model.drivers import load_nd_btt
+    from kernel_model.ioremap import memremap
     from kernel_model.scenarios.means import by_what_means
     from kernel_model.scenarios.outcome import Ending
-    from kernel_model.vmalloc import memremap, vmallocinfo
+    from kernel_model.vmap_areas import vmallocinfo
 
     who = settings["task"]
     task = kernel.kthread("kworker/0:1") if who == "init_mm" else kernel.fork("modprobe")

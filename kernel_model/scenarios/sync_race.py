@@ -60,7 +60,8 @@ def _race(kernel: "Kernel", schedule: tuple[int, ...]) -> "tuple[Interleaved, An
     """Have one CPU map, and the other map and use, under a schedule."""
     from emu import Returned
     from kernel_model.interleaving import interleave
-    from kernel_model.vmalloc import fill_first_slot, vmalloc
+    from kernel_model.vmalloc import vmalloc
+    from kernel_model.vmap_areas import fill_first_slot
 
     maps, uses = kernel.fork("maps"), kernel.fork("uses")
     for task in (maps, uses):

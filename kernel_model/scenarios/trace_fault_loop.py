@@ -27,7 +27,8 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
     from kernel_model.scenarios.means import by_what_means
     from kernel_model.scenarios.outcome import Ending
     from kernel_model.tracing import nr_events, trace_page_faults
-    from kernel_model.vmalloc import fill_first_slot, vmalloc, vmalloc_sync_all
+    from kernel_model.vmalloc import vmalloc, vmalloc_sync_all
+    from kernel_model.vmap_areas import fill_first_slot
 
     task, other = kernel.fork("traced"), kernel.fork("other")
     for each in (task, other):

@@ -23,7 +23,7 @@ def play(kernel: "Kernel", settings: Settings) -> "Ending":
     """Fork one task, let stacks open a new slot, and switch from another task to it."""
     from kernel_model.scenarios.means import by_what_means
     from kernel_model.scenarios.outcome import Ending
-    from kernel_model.vmalloc import fill_first_slot
+    from kernel_model.vmap_areas import fill_first_slot
 
     early = kernel.fork("early")
     kernel.stack_of(early)

@@ -21,7 +21,8 @@ from kernel_model.auditing import Reading
 from kernel_model.history import Cleared
 from kernel_model.scenarios import run_scenario
 from kernel_model.sync import sync_global_pgds
-from kernel_model.vmalloc import fill_first_slot, vmalloc
+from kernel_model.vmalloc import vmalloc
+from kernel_model.vmap_areas import fill_first_slot
 from kernel_model.vmemmap import vmemmap_populate
 
 ENTRY, OTHER = 0x1234_5067, 0x6789_A067

@@ -9,15 +9,9 @@ from support.kernel_facts import GIB, MIB, slots
 
 from kernel_model import Kernel
 from kernel_model.e820 import E820
-from kernel_model.vmalloc import (
-    VmapAreas,
-    VmArea,
-    fill_first_slot,
-    memremap,
-    vfree,
-    vmalloc,
-    vmalloc_sync_all,
-)
+from kernel_model.ioremap import memremap
+from kernel_model.vmalloc import vfree, vmalloc, vmalloc_sync_all
+from kernel_model.vmap_areas import VmapAreas, VmArea, fill_first_slot
 
 VMALLOC_START = 0xFFFF_C900_0000_0000
 NEXT_SLOT = 0xFFFF_C980_0000_0000

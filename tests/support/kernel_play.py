@@ -14,6 +14,7 @@ from emu import OutsideRam, PageFault, Returned, Shutdown, Stop, Trap
 from kernel_model import Kernel, Task
 from kernel_model.e820 import E820
 from kernel_model.interleaving import interleave
+from kernel_model.ioremap import memremap
 from kernel_model.kasan import kasan_add_zero_shadow
 from kernel_model.mm import Stack
 from kernel_model.percpu import pcpu_alloc
@@ -21,7 +22,8 @@ from kernel_model.ramhotplug import add_memory, remove_memory
 from kernel_model.scenarios.outcome import classify
 from kernel_model.sync import sync_global_pgds
 from kernel_model.tracing import trace_page_faults
-from kernel_model.vmalloc import fill_first_slot, memremap, vmalloc
+from kernel_model.vmalloc import vmalloc
+from kernel_model.vmap_areas import fill_first_slot
 from kernel_model.vmemmap import populate_section_memmap
 
 Op = tuple[str, *tuple[int, ...]]
