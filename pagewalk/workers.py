@@ -1,4 +1,4 @@
-"""Doing units of work on every core: a pool of processes, which dies with whoever started it.
+"""Doing units of work on every core: a pool of processes, which ends with whoever started it.
 
 Knows about processes and Ctrl-C. Refuses to know what a unit is made of.
 """
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 from emu import EmuError
@@ -33,7 +34,7 @@ def on_cores(
     """Yield each unit's number and what `do` makes of it as it is done, in any order.
 
     `jobs` are done at a time; a single one by this process itself. Whoever stops iterating stops
-    the work. Raises WorkerDied, whose text ends with `if_one_dies`.
+    the work, units that are half done too. Raises WorkerDied, whose text ends with `if_one_dies`.
     """
     if jobs == 1:
         for number, unit in units.items():
@@ -42,7 +43,8 @@ def on_cores(
     # Neither forked nor interrupted: an engine survives no fork from a process with threads, and a
     # Ctrl-C is for the one who tells the others to stop.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(units)) or 1, context, _end_with_parent)
+    told, tell = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(min(jobs, len(units)) or 1, context, _end_when_told, (told,))
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -53,17 +55,20 @@ def on_cores(
             yield numbers.pop(future), future.result()
     except BrokenProcessPool:
         raise WorkerDied(f"a worker process ended{if_one_dies}") from None
+    except BaseException:
+        tell.close()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it ends, however that comes."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def _end_when_told(told: Connection) -> None:
+    """End this process when the other end of a pipe is closed: by the one who started it, or by
+    its end, however that comes.
+    """
 
-    def wait() -> None:
-        parent.join()
+    def end() -> None:
+        wait([told])
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=end, daemon=True).start()
