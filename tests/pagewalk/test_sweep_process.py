@@ -204,8 +204,9 @@ def test_ctrl_c_leaves_the_cluster_at_once(journal, tmp_path):
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
         output, errors = process.communicate(timeout=PATIENCE)
+        took = time.monotonic() - sent
 
-    assert time.monotonic() - sent < 2.5
+    assert took < 2.5
     assert (process.returncode, output, errors) == (130, b"", b"pagewalk: interrupted\n")
 
 
