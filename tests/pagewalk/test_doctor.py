@@ -9,7 +9,7 @@ import pytest
 from support.cli import run_cli
 
 from asm import proofs as asm_proofs
-from emu import _unicorn
+from emu import Machine, _unicorn
 from emu import proofs as emu_proofs
 from emu.proofs import Proof
 from pagewalk.commands import doctor
@@ -37,6 +37,14 @@ def only(monkeypatch):
         monkeypatch.setattr(asm_proofs, "PROOFS", ())
 
     return leave
+
+
+@pytest.fixture
+def other_engine(monkeypatch):
+    """One that says it is unknown, once it is loaded; before, every proof would refuse to."""
+    with Machine():
+        monkeypatch.setattr(_unicorn, "version", lambda: (2, 2, 0))
+        yield
 
 
 # -- a machine in good health
@@ -88,9 +96,8 @@ def test_the_output_is_ascii_for_any_terminal():
 # -- a sick one
 
 
-def test_an_unknown_engine_is_one_fail_line_and_status_1(monkeypatch):
-    monkeypatch.setattr(_unicorn, "version", lambda: (2, 2, 0))
-
+@pytest.mark.usefixtures("other_engine")
+def test_an_unknown_engine_is_one_fail_line_and_status_1():
     status, output, _ = run_cli("doctor", parse=False)
 
     failed = [line for line in output.splitlines() if line.startswith("FAIL")]
@@ -102,9 +109,8 @@ def test_an_unknown_engine_is_one_fail_line_and_status_1(monkeypatch):
     assert f"{len(NAMES)} proofs, 1 of {len(NAMES)} fail" in output
 
 
-def test_a_failed_proof_is_in_the_json_and_makes_the_status_1(monkeypatch):
-    monkeypatch.setattr(_unicorn, "version", lambda: (2, 2, 0))
-
+@pytest.mark.usefixtures("other_engine")
+def test_a_failed_proof_is_in_the_json_and_makes_the_status_1():
     status, document, _ = run_cli("doctor", "--json")
 
     assert (status, document["holds"]) == (1, False)
