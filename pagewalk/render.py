@@ -243,14 +243,15 @@ def _event_text(event: Event) -> str:
         case Unmapped(region, start, end, path):
             return f"{path}: {region} {_span(start, end - 1)} is unmapped"
         case Cleared(_, slot, path, tables):
-            others = f" and in {tables} task tables" if tables else " alone"
+            others = f" and in {_counted(tables, 'task table')}" if tables else " alone"
             return f"{path}: empties slot {slot}, in init_mm{others}"
         case Switched(name, cr3):
             return f"switch_mm: CR3 = {cr3:#x}, {name}'s table"
         case Populated():
             return _fills_text([event])
         case Synced(start, end, by, tables, filled):
-            return f"{by}: {_span(start, end)}, fills {filled} entries of {tables} task tables"
+            entries = _counted(filled, "entry", "entries")
+            return f"{by}: {_span(start, end)}, fills {entries} of {_counted(tables, 'task table')}"
         case SyncDied(_, addr, by, comm, _):
             return f"{by}: for {addr:016x} {comm}'s table has another table than init_mm's: a BUG"
         case Refused(path, errno, why):
@@ -259,6 +260,10 @@ def _event_text(event: Event) -> str:
             return f"{path}: {why}"
         case Mapped(region, start, end, path, detail):
             return f"{path}: {region} {_span(start, end - 1)}, {detail}"
+
+
+def _counted(nr: int, one: str, more: str = "") -> str:
+    return f"{nr} {one if nr == 1 else more or one + 's'}"
 
 
 def _span(start: int, end: int) -> str:
