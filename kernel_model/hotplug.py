@@ -12,7 +12,7 @@ from kernel_model.callstack import kernel_function
 from kernel_model.directmap import kernel_physical_mapping_init
 from kernel_model.errors import EEXIST, EINVAL, ENOMEM, ERANGE
 from kernel_model.history import LeftOut
-from kernel_model.layout import PAGE_SHIFT
+from kernel_model.layout import PAGE_SHIFT, parts
 from kernel_model.sparse import PAGES_PER_SECTION, PAGES_PER_SUBSECTION
 from kernel_model.vmemmap import VmemAltmap, populate_section_memmap
 
@@ -86,13 +86,11 @@ def __add_pages(
         why = f"pfn {pfn:#x} (+{nr_pages}) is not a range of whole 2 MiB subsections"
         return kernel.refuse("__add_pages", EINVAL, why)
     end = pfn + nr_pages
-    while pfn < end:
-        nr = min(end, (pfn | PAGES_PER_SECTION - 1) + 1) - pfn
-        error = sparse_add_section(kernel, nid, pfn, nr, altmap, pgmap)
+    for first, stop in parts(pfn, end, PAGES_PER_SECTION):
+        error = sparse_add_section(kernel, nid, first, stop - first, altmap, pgmap)
         if error:
             return error
-        kernel.progress(nr)
-        pfn += nr
+        kernel.progress(stop - first)
     return 0
 
 

@@ -21,7 +21,7 @@ from emu.paging import ENTRIES
 from kernel_model.callstack import kernel_function
 from kernel_model.errors import EINVAL, KernelError
 from kernel_model.history import Cleared, Unmapped
-from kernel_model.layout import P4D_SIZE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PUD_SIZE
+from kernel_model.layout import P4D_SIZE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PUD_SIZE, parts
 from kernel_model.pageref import put_page
 from kernel_model.pgtable import leaf, none, present, table
 from kernel_model.sparse import PAGES_PER_SECTION, PAGES_PER_SUBSECTION
@@ -64,11 +64,9 @@ def __remove_pages(
     page = kernel.layout.pfn_to_page
     kernel.history.append(Unmapped("vmemmap", page(pfn), page(pfn + nr_pages), "__remove_pages"))
     end = pfn + nr_pages
-    while pfn < end:
-        nr = min(end, (pfn | PAGES_PER_SECTION - 1) + 1) - pfn
-        sparse_remove_section(kernel, pfn, nr, altmap)
-        kernel.progress(nr)
-        pfn += nr
+    for first, stop in parts(pfn, end, PAGES_PER_SECTION):
+        sparse_remove_section(kernel, first, stop - first, altmap)
+        kernel.progress(stop - first)
 
 
 remove_pages = __remove_pages
@@ -107,15 +105,13 @@ def kernel_physical_mapping_remove(kernel: "Kernel", start: int, end: int) -> No
 def remove_pagetable(kernel: "Kernel", start: int, end: int, give_back: GiveBack) -> None:
     """Unmap [start, end) of init_mm, and free the tables that are empty then."""
     layout, pgtable = kernel.layout, kernel.pgtable
-    addr, emptied = start, list[int]()
-    while addr < end:
-        stop = min((addr | layout.pgdir_size - 1) + 1, end)
+    emptied = list[int]()
+    for addr, stop in parts(start, end, layout.pgdir_size):
         pgdp = pgtable.pgd_offset(kernel.init_mm.pgd, addr)
         if not pgtable.top_none(pgtable.get(pgdp)):
             _remove_p4ds(kernel, pgdp, addr, stop, give_back)
             if pgtable.top_none(pgtable.get(pgdp)):
                 emptied.append(addr)
-        addr = stop
     if emptied and kernel.release.hot_remove == "clears-all":
         sync_global_pgds(kernel, start, end - 1, "remove")
     else:
@@ -142,14 +138,12 @@ def _remove_p4ds(
     """
     pgtable = kernel.pgtable
     frees = not pgtable.p4d_folded or kernel.release.hot_remove != "keeps-pud"
-    while addr < end:
-        stop = min((addr | P4D_SIZE - 1) + 1, end)
-        p4dp = pgtable.p4d_offset(pgdp, addr)
+    for at, stop in parts(addr, end, P4D_SIZE):
+        p4dp = pgtable.p4d_offset(pgdp, at)
         if present(pgtable.get(p4dp)):
-            _remove_puds(kernel, p4dp, addr, stop, give_back)
+            _remove_puds(kernel, p4dp, at, stop, give_back)
             if frees:
                 _free_if_empty(kernel, p4dp)
-        addr = stop
 
 
 def _remove_puds(
@@ -157,16 +151,14 @@ def _remove_puds(
 ) -> None:
     """remove_pud_table(): 1 GiB pages are the direct map's, and go whole."""
     pgtable = kernel.pgtable
-    while addr < end:
-        stop = min((addr | PUD_SIZE - 1) + 1, end)
-        pudp = pgtable.pud_offset(p4dp, addr)
+    for at, stop in parts(addr, end, PUD_SIZE):
+        pudp = pgtable.pud_offset(p4dp, at)
         pud = pgtable.get(pudp)
         if leaf(pud):
             pgtable.set(pudp, 0)
         elif present(pud):
-            _remove_pmds(kernel, pudp, addr, stop, give_back)
+            _remove_pmds(kernel, pudp, at, stop, give_back)
             _free_if_empty(kernel, pudp)
-        addr = stop
 
 
 def _remove_pmds(
@@ -176,19 +168,17 @@ def _remove_pmds(
     it was the last. (So before 8d400913c231 too, but parts that never came into use had no mark.)
     """
     pgtable = kernel.pgtable
-    while addr < end:
-        stop = min((addr | PMD_SIZE - 1) + 1, end)
-        pmdp = pgtable.pmd_offset(pudp, addr)
+    for at, stop in parts(addr, end, PMD_SIZE):
+        pmdp = pgtable.pmd_offset(pudp, at)
         pmd = pgtable.get(pmdp)
         if leaf(pmd):
-            whole = stop - addr == PMD_SIZE
-            if whole or kernel.call("vmemmap_pmd_is_unused", rdi=addr, rsi=stop):
+            whole = stop - at == PMD_SIZE
+            if whole or kernel.call("vmemmap_pmd_is_unused", rdi=at, rsi=stop):
                 give_back(table(pmd), PMD_SIZE, 1)
                 pgtable.set(pmdp, 0)
         elif present(pmd):
-            _remove_ptes(kernel, pmdp, addr, stop, give_back)
+            _remove_ptes(kernel, pmdp, at, stop, give_back)
             _free_if_empty(kernel, pmdp)
-        addr = stop
 
 
 def _remove_ptes(

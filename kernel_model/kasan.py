@@ -11,7 +11,6 @@ f2d2f9598ebb "mm: introduce and use {pgd,p4d}_populate_kernel()" left them alone
 away tells nobody either: where its last entry goes, a table is freed that others may point to.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +26,7 @@ from kernel_model.layout import (
     PAGE_SIZE,
     PMD_SIZE,
     PUD_SIZE,
+    parts,
 )
 from kernel_model.pgtable import PAGE_KERNEL, none, present, table
 from kernel_model.populate import (
@@ -63,14 +63,6 @@ class EarlyShadow:
     def below(self, level: int) -> PhysAddr:
         """Return what an entry of the SDM's `level` points to."""
         return (self.page, self.pte, self.pmd, self.pud, self.p4d)[level - 1]
-
-
-def parts(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
-    """Cut [start, end) at the multiples of `size` (pgd_addr_end() and its like)."""
-    while start < end:
-        stop = min((start | size - 1) + 1, end)
-        yield start, stop
-        start = stop
 
 
 @kernel_function
@@ -168,10 +160,9 @@ def kasan_remove_zero_shadow(kernel: "Kernel", start: int, size: int) -> None:
     addr = kernel.layout.kasan_mem_to_shadow(start)
     end = addr + (size >> KASAN_SHADOW_SCALE_SHIFT)
     pgtable = kernel.pgtable
-    for at, _ in parts(addr, end, kernel.layout.pgdir_size):
+    for at, stop in parts(addr, end, kernel.layout.pgdir_size):
         pgdp = pgtable.pgd_offset(kernel.init_mm.pgd, at)
         before = pgtable.get(pgdp)
-        stop = min((at | kernel.layout.pgdir_size - 1) + 1, end)
         _remove(kernel, kernel.init_mm.pgd, pgtable.top_level, at, stop)
         if not pgtable.top_none(before) and pgtable.top_none(pgtable.get(pgdp)):
             kernel.history.append(Cleared(at, kernel.layout.pgd_index(at), path, tables=0))

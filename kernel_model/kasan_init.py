@@ -24,7 +24,6 @@ from kernel_model.kasan import (
     REGION,
     EarlyShadow,
     kasan_populate_early_shadow,
-    parts,
 )
 from kernel_model.layout import (
     CPU_ENTRY_AREA,
@@ -34,6 +33,7 @@ from kernel_model.layout import (
     PMD_SIZE,
     PUD_SIZE,
     START_KERNEL_MAP,
+    parts,
 )
 from kernel_model.pgtable import PAGE_KERNEL, PAGE_KERNEL_LARGE, leaf, none
 from kernel_model.populate import (

@@ -5,7 +5,7 @@ what is mapped: a region is a plan. Linux vocabulary; source: Documentation/arch
 arch/x86/include/asm/pgtable_64_types.h and arch/x86/mm/kaslr.c (v6.17).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -239,3 +239,11 @@ def make_layout(
         sizeof_page=sizeof_page,
         kasan=kasan,
     )
+
+
+def parts(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    """Cut [start, end) at the multiples of `size`, a power of 2 (pgd_addr_end() and its like)."""
+    while start < end:
+        stop = min((start | size - 1) + 1, end)
+        yield start, stop
+        start = stop

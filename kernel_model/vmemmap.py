@@ -17,7 +17,7 @@ from emu import OutOfFrames, PhysAddr
 from kernel_model.callstack import kernel_function
 from kernel_model.errors import ENOMEM
 from kernel_model.history import Mapped
-from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE
+from kernel_model.layout import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, parts
 from kernel_model.pageref import get_page
 from kernel_model.pgtable import PAGE_KERNEL, none, table
 from kernel_model.populate import (
@@ -81,9 +81,7 @@ def vmemmap_populate_hugepages(
     """Map [start, end) by 2 MiB blocks. What marks a block as partly used runs on the CPU."""
     path = "vmemmap_populate_hugepages"
     pgtable, va = kernel.pgtable, kernel.layout.va
-    addr = start
-    while addr < end:
-        next_addr = min((addr | PMD_SIZE - 1) + 1, end)
+    for addr, next_addr in parts(start, end, PMD_SIZE):
         pudp = _pud(kernel, addr, path)
         if pudp is None:
             return _no_memory(kernel, addr, path)
@@ -101,7 +99,6 @@ def vmemmap_populate_hugepages(
                     rcx=addr,
                     r8=next_addr,
                 )
-                addr = next_addr
                 continue
             if altmap is not None:
                 why = f"the altmap has no block left for vmemmap at {addr:#x}"
@@ -117,7 +114,6 @@ def vmemmap_populate_hugepages(
             error = vmemmap_populate_basepages(kernel, addr, next_addr, node, None)
             if error:
                 return error
-        addr = next_addr
     return 0
 
 
@@ -240,9 +236,7 @@ def _populate_address(
 
 def _populate_shared(kernel: "Kernel", start: int, end: int, frame: PhysAddr, path: str) -> int:
     """Map all of [start, end) to one frame, which is there until its last mapping goes."""
-    addr = start
-    while addr < end:
-        stop = min((addr | PMD_SIZE - 1) + 1, end)
+    for addr, stop in parts(start, end, PMD_SIZE):
         pmdp = _pmd(kernel, addr, path)
         if pmdp is None:
             return _no_memory(kernel, addr, path)
@@ -250,7 +244,6 @@ def _populate_shared(kernel: "Kernel", start: int, end: int, frame: PhysAddr, pa
         nr = stop - addr >> PAGE_SHIFT
         get_page(kernel, frame, sum(map(none, kernel.pgtable.entries(ptep, nr))))
         kernel.pgtable.fill(ptep, frame | PAGE_KERNEL, 0, nr)
-        addr = stop
     return 0
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from emu.paging import is_canonical
-from kernel_model.layout import GIB, PAGE_SHIFT, PMD_SIZE, Layout, make_layout
+from kernel_model.layout import GIB, PAGE_SHIFT, PMD_SIZE, Layout, make_layout, parts
 from kernel_model.reading.judge import Verdict
 from kernel_model.reading.text import OopsText
 from kernel_model.releases import RELEASES
@@ -137,12 +137,8 @@ def _sections_marked_at(address: int, base: int, sizeof_page: int) -> Iterator[i
 
 def _first_mark(start: int, end: int) -> int | None:
     """Return the start of the first 2 MiB piece whose start or end is not aligned to 2 MiB."""
-    while start < end:
-        next_start = min((start | PMD_SIZE - 1) + 1, end)
-        if (start | next_start) % PMD_SIZE:
-            return start
-        start = next_start
-    return None
+    pieces = parts(start, end, PMD_SIZE)
+    return next((first for first, stop in pieces if (first | stop) % PMD_SIZE), None)
 
 
 def ioremap_512g(oops: OopsText, verdict: Verdict, levels: int) -> Iterator[Candidate]:
