@@ -1,6 +1,6 @@
-"""What people type: numbers with suffixes, and names that are nearly right.
+"""What people type: numbers with suffixes, and names that are nearly right; and numbers as shown.
 
-One place for both, whoever asks. Refuses to know what they are for.
+One place for each, whoever asks. Refuses to know what they are for.
 """
 
 import re
@@ -43,6 +43,11 @@ def show_size(size: int) -> str:
         if size and size % (1 << shift) == 0:
             return f"{size >> shift}{suffix}"
     return f"{size:#x}"
+
+
+def show_hex(value: int | None) -> str | None:
+    """Write a number as JSON has it here, in hex with 0x; None stays None."""
+    return None if value is None else f"{value:#x}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from kernel_model.reading.oopses import Judged, Reading
 from kernel_model.reading.proof import Match, history
 from kernel_model.reading.text import Frame, OopsText
 from kernel_model.scenarios.spec import SCHEMA
+from kernel_model.words import show_hex
 
 
 def oops_document(reading: Reading, match: Match | None) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def oops_document(reading: Reading, match: Match | None) -> dict[str, Any]:
         "header": oops.header,
         "number": oops.number,
         "worded_as": oops.wording,
-        "address": _hex(oops.address),
+        "address": show_hex(oops.address),
         "error_code": oops.error_code,
         "access": None if oops.error_code is None else access_text(oops.error_code),
         "error_bits": _bits(oops.error_code),
@@ -33,7 +34,7 @@ def oops_document(reading: Reading, match: Match | None) -> dict[str, Any]:
         "levels": depth.levels,
         "levels_because": depth.why,
         "places": [] if oops.address is None else _places(oops, oops.address),
-        "rip": _hex(oops.rip_address),
+        "rip": show_hex(oops.rip_address),
         "symbol": None if oops.rip is None else str(oops.rip),
         "task": _task(oops),
         "registers": {name: f"{value:#x}" for name, value in oops.registers.items()},
@@ -48,10 +49,6 @@ def oops_document(reading: Reading, match: Match | None) -> dict[str, Any]:
         "nr_others": reading.nr_others,
         "others": [_other(other) for other in reading.others],
     }
-
-
-def _hex(value: int | None) -> str | None:
-    return None if value is None else f"{value:#x}"
 
 
 def _bits(code: int | None) -> list[dict[str, Any]]:
@@ -109,7 +106,7 @@ def _task(oops: OopsText) -> dict[str, Any] | None:
 
 
 def _frame(frame: Frame) -> dict[str, Any]:
-    return {"symbol": str(frame), "address": _hex(frame.address), "sure": frame.sure}
+    return {"symbol": str(frame), "address": show_hex(frame.address), "sure": frame.sure}
 
 
 def _large_page(verdict: Verdict) -> dict[str, Any] | None:
@@ -153,7 +150,7 @@ def _other(judged: Judged) -> dict[str, Any]:
         "kind": oops.kind,
         "headline": oops.headline,
         "header": oops.header,
-        "address": _hex(oops.address),
+        "address": show_hex(oops.address),
         "error_code": oops.error_code,
         "symbol": None if oops.rip is None else str(oops.rip),
         "unsynced_top_level": judged.verdict.unsynced,

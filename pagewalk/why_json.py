@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kernel_model.auditing import Cause, Lacking, Reading, Table, Why
 from kernel_model.scenarios.outcome import walk_json
+from kernel_model.words import show_hex
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -36,7 +37,7 @@ def _reading_json(kernel: "Kernel", found: Why, reading: Reading) -> dict[str, A
         **_tables_json(reading.tables),
         "walk": walk,
         "end": reading.walk.verdict,
-        "pa": None if reading.walk.pa is None else f"{reading.walk.pa:#x}",
+        "pa": show_hex(reading.walk.pa),
         "differs": reading.kind,
         "differs_at": top and walk[0]["linux_name"] if reading.kind else None,
         "cause": reading.cause and _cause_json(reading.cause),

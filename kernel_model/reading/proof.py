@@ -16,6 +16,7 @@ from kernel_model.reading.match import RECOGNISERS, Candidate
 from kernel_model.reading.text import OopsText
 from kernel_model.releases import RELEASES, Release
 from kernel_model.scenarios import SCENARIOS, run_scenario
+from kernel_model.words import show_hex
 
 if TYPE_CHECKING:
     from kernel_model.scenarios.outcome import ScenarioRun
@@ -138,8 +139,8 @@ def _compare(
     differences = [
         f"{name}: {theirs} in the text, {ours} in the run"
         for name, theirs, ours in (
-            ("address", _hex(oops.address), _hex(ran.address)),
-            ("error code", _hex(oops.error_code), _hex(ran.error_code)),
+            ("address", show_hex(oops.address), show_hex(ran.address)),
+            ("error code", show_hex(oops.error_code), show_hex(ran.error_code)),
             ("RIP", str(oops.rip) if oops.rip else None, ran.symbol),
         )
         if theirs is not None and theirs != ours
@@ -154,10 +155,6 @@ def _compare(
         lines=tuple(line for line in oops.lines if line in text),
         ran=ran,
     )
-
-
-def _hex(value: int | None) -> str | None:
-    return None if value is None else f"{value:#x}"
 
 
 def _nearness(match: Match) -> tuple[bool, bool, bool, int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kernel_model.releases import RELEASES, find_release
 from kernel_model.scenarios import find_scenario, run_scenario
+from kernel_model.words import show_hex
 
 if TYPE_CHECKING:
     from kernel_model.scenarios.outcome import ScenarioRun
@@ -42,7 +43,7 @@ class Cell:
             "levels": self.levels,
             "cell": self.word,
             "detail": self.detail,
-            "address": None if self.address is None else f"{self.address:#x}",
+            "address": show_hex(self.address),
             "handled_faults": self.handled_faults,
         }
 

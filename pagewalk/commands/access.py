@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from kernel_model.words import show_hex
 from pagewalk.arguments import BadInput, bad, number
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _line(verdict: "Verdict") -> str:
         {
             "vector": verdict.vector,
             "error_code": verdict.error_code,
-            "cr2": None if cr2 is None else f"{cr2:#x}",
+            "cr2": show_hex(cr2),
             "rule": verdict.rule,
             "entries_after": [f"{entry:#x}" for entry in verdict.entries_after],
         }

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kernel_model.scenarios.spec import SCHEMA
-from kernel_model.words import did_you_mean
+from kernel_model.words import did_you_mean, show_hex
 from pagewalk.arguments import bad, number
 from pagewalk.playing import add_scenario_options, final_kernel, read_address
 
@@ -99,7 +99,7 @@ def _walk_json(name: str, paging: "Paging", found: "Walk") -> dict[str, Any]:
         "cr3": f"{paging.cr3:#x}",
         "levels": paging.levels,
         "verdict": found.verdict,
-        "pa": None if found.pa is None else f"{found.pa:#x}",
+        "pa": show_hex(found.pa),
         "walk": walk_json(found, paging.levels),
         "refused_by": rights,
     }
