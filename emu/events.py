@@ -13,7 +13,7 @@ from emu._unicorn import is_store, unpack_registers
 from emu.fault import OutsideRam, PageFault, Shutdown, Trap
 from emu.instruction import MemoryAccess, decode
 from emu.interrupts import Delivery
-from emu.paging import FRAME_SIZE, U64, PhysAddr, VirtAddr
+from emu.paging import ENTRY_NAME, FRAME_SIZE, U64, PhysAddr, VirtAddr
 from emu.registers import Registers
 
 _OFFSET: Final = FRAME_SIZE - 1
@@ -21,10 +21,14 @@ _ANY: Final = Registers._make([1] * len(Registers._fields))
 
 
 class Executed(NamedTuple):
-    """An instruction completed; of a repeated string instruction, one iteration."""
+    """An instruction completed; of a repeated string instruction, one iteration.
+
+    `registers`, if they were asked for, are the 16 general ones before it, RAX first.
+    """
 
     rip: VirtAddr
     code: bytes
+    registers: tuple[int, ...] | None = None
 
     def __repr__(self) -> str:
         return f"Executed({self.rip:#x}, {self.code.hex(' ')})"
@@ -57,6 +61,61 @@ class Cr3Switch(NamedTuple):
         return f"Cr3Switch({self.old:#x}, {self.new:#x})"
 
 
+class WalkedStep(NamedTuple):
+    """One entry that the CPU read on a walk, and what it left there: A and D may have been set."""
+
+    level: int
+    entry_pa: PhysAddr
+    before: int
+    after: int
+
+    def __repr__(self) -> str:
+        wrote = "" if self.before == self.after else f" -> {self.after:#x}"
+        return f"{ENTRY_NAME[self.level]} @{self.entry_pa:#x} = {self.before:#x}{wrote}"
+
+
+class Walked(NamedTuple):
+    """The CPU walked the tables for `va`, since no TLB entry served: for the instruction before
+    it if it is a read or a write, and for the instruction behind it if it is a fetch.
+
+    `steps` are root first. The walk ended at the last of them, or at a table outside RAM.
+    """
+
+    va: VirtAddr
+    kind: Literal["read", "write", "fetch"]
+    user: bool
+    steps: tuple[WalkedStep, ...]
+
+    def __repr__(self) -> str:
+        return f"Walked({self.va:#x}, {self.kind!r}, {', '.join(map(repr, self.steps))})"
+
+
+class Invalidated(NamedTuple):
+    """The instruction before it may have dropped translations from the TLB.
+
+    `what` is "invlpg" with the address, or the register that was written with its new value.
+    """
+
+    what: Literal["invlpg", "cr0", "cr3", "cr4", "efer", "pkru"]
+    value: int
+
+    def __repr__(self) -> str:
+        return f"Invalidated({self.what!r}, {self.value:#x})"
+
+
+class Edited(NamedTuple):
+    """Entries were written from outside the CPU, by what is called `by`: the nr of them from
+    `entry_pa` on. `entry` is what the first holds now."""
+
+    entry_pa: PhysAddr
+    nr: int
+    entry: int
+    by: str
+
+    def __repr__(self) -> str:
+        return f"Edited({self.entry_pa:#x}, {self.nr}, {self.entry:#x}, {self.by!r})"
+
+
 class Faulted(NamedTuple):
     """The run ended in a fault. `code` is the instruction, empty if it could not be fetched."""
 
@@ -71,7 +130,7 @@ class Delivered(NamedTuple):
     code: bytes
 
 
-Event = Executed | Accessed | Cr3Switch | Faulted | Delivered
+Event = Executed | Accessed | Walked | Invalidated | Edited | Cr3Switch | Faulted | Delivered
 
 Record = Any
 """What the hooks leave: an event, or (Executed, packed registers) of an instruction that touches

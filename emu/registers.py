@@ -53,5 +53,8 @@ class Registers(NamedTuple):
         return f"Registers({', '.join(f'{n}={v:#x}' for n, v in self._asdict().items())})"
 
 
+GENERAL: Final = Registers._fields[:16]
+"""The general registers' names, RAX first."""
+
 Harmless = Callable[[Sequence[int]], bool]
 """Tells of the general registers and RIP, as `Registers` orders them, that they are no matter."""

@@ -11,9 +11,20 @@ from typing import Any, Final
 
 from asm.engines import disassemble
 from emu import Halted, OutsideRam, PageFault, Paging, Returned, Shutdown, StepLimit, Stop, Trap
-from emu.events import Accessed, Cr3Switch, Delivered, Event, Executed
-from emu.paging import ENTRY_NAME, RW, US, XD
+from emu.events import (
+    Accessed,
+    Cr3Switch,
+    Delivered,
+    Edited,
+    Event,
+    Executed,
+    Invalidated,
+    Walked,
+    WalkedStep,
+)
+from emu.paging import ENTRY_NAME, RW, US, XD, A, D
 from emu.walk import Walk
+from emu.registers import GENERAL
 from kernel_model.scenarios.outcome import walk_json
 from pagewalk import render
 
@@ -61,9 +72,18 @@ class Lines:
     def of(self, event: Event) -> Iterator[str]:
         """Yield the lines of one event."""
         if isinstance(event, Executed):
-            yield self._line(*event)
+            yield self._line(event.rip, event.code)
+            if event.registers is not None:
+                yield from _register_lines(event.registers)
         elif isinstance(event, Accessed):
             yield access_line(event)
+        elif isinstance(event, Walked):
+            yield walked_line(event)
+        elif isinstance(event, Invalidated):
+            yield f"    TLB: {_invalidated(event)}"
+        elif isinstance(event, Edited):
+            entries = "entry" if event.nr == 1 else f"{event.nr} entries from"
+            yield f"    {event.by} writes {entries} @{event.entry_pa:#x} = {event.entry:#x}"
         elif isinstance(event, Cr3Switch):
             yield f"    CR3 {event.old:#x} -> {event.new:#x}"
         elif isinstance(event, Delivered):
@@ -109,6 +129,31 @@ def access_line(access: Accessed) -> str:
     va, pa, size, value, kind = access
     where = "?" * 16 if va is None else f"{va:016x}"
     return f"    {kind:5} {size} at {where} pa {pa:#x}  {value:#0{2 + 2 * size}x}"
+
+
+def walked_line(walked: Walked) -> str:
+    """One line for a walk that the CPU made: the entries, and which bits it set in them."""
+    who = "user" if walked.user else "supervisor"
+    steps = " ".join(map(_walked_step, walked.steps))
+    return f"    walk for {walked.va:016x} ({who} {walked.kind}): {steps}"
+
+
+def _walked_step(step: WalkedStep) -> str:
+    newly = step.after & ~step.before
+    bits = "".join(name for bit, name in ((A, "+A"), (D, "+D")) if newly & bit)
+    return f"{ENTRY_NAME[step.level]} @{step.entry_pa:#x} = {step.before:#x}{bits}"
+
+
+def _invalidated(event: Invalidated) -> str:
+    if event.what == "invlpg":
+        return f"invlpg {event.value:#x}"
+    return f"{event.what.upper()} = {event.value:#x}"
+
+
+def _register_lines(registers: Sequence[int]) -> Iterator[str]:
+    named = [f"{name}={value:x}" for name, value in zip(GENERAL, registers, strict=True)]
+    for row in (named[:8], named[8:]):
+        yield "    " + " ".join(row)
 
 
 def mnemonic(rip: int, code: bytes) -> str:
@@ -167,7 +212,7 @@ class Objects:
     def of(self, event: Event) -> str:
         """Return one event as a JSON object."""
         if isinstance(event, Executed):
-            return self._instruction(*event)
+            return self._executed(event)
         if isinstance(event, Accessed):
             va, pa, size, value, kind = event
             where = "null" if va is None else f'"{va:#x}"'
@@ -177,10 +222,33 @@ class Objects:
             )
         if isinstance(event, Cr3Switch):
             return f'{{"event": "cr3", "old": "{event.old:#x}", "new": "{event.new:#x}"}}'
+        if isinstance(event, Walked):
+            return json.dumps(_walked(event))
+        if isinstance(event, Invalidated):
+            return json.dumps(
+                {"event": "invalidate", "what": event.what, "value": f"{event.value:#x}"}
+            )
+        if isinstance(event, Edited):
+            return json.dumps(
+                {
+                    "event": "edit",
+                    "entry_pa": f"{event.entry_pa:#x}",
+                    "nr": event.nr,
+                    "entry": f"{event.entry:#x}",
+                    "by": event.by,
+                }
+            )
         if isinstance(event, Delivered):
             return json.dumps(self._delivered(event))
         stop, code = event
         return json.dumps({"event": "fault", **self.stop(stop), **_instruction(stop.rip, code)})
+
+    def _executed(self, event: Executed) -> str:
+        line = self._instruction(event.rip, event.code)
+        if event.registers is None:
+            return line
+        named = (f'"{name}": "{v:#x}"' for name, v in zip(GENERAL, event.registers, strict=True))
+        return f'{line[:-1]}, "registers": {{{", ".join(named)}}}}}'
 
     def _delivered(self, event: Delivered) -> dict[str, Any]:
         delivery, code = event
@@ -244,6 +312,24 @@ class Objects:
                 "text": mnemonic(rip, code),
             }
         )
+
+
+def _walked(event: Walked) -> dict[str, Any]:
+    return {
+        "event": "walk",
+        "va": f"{event.va:#x}",
+        "access": event.kind,
+        "user": event.user,
+        "entries": [
+            {
+                "level": step.level,
+                "entry_pa": f"{step.entry_pa:#x}",
+                "entry": f"{step.before:#x}",
+                "after": f"{step.after:#x}",
+            }
+            for step in event.steps
+        ],
+    }
 
 
 def _instruction(rip: int, code: bytes) -> dict[str, str]:
