@@ -23,8 +23,8 @@ from emu.events import (
     WalkedStep,
 )
 from emu.paging import ENTRY_NAME, RW, US, XD, A, D
-from emu.walk import Walk
 from emu.registers import GENERAL
+from emu.walk import Walk
 from kernel_model.scenarios.outcome import walk_json
 from pagewalk import render
 
