@@ -32,6 +32,7 @@ MAX_SIZE: Final = 15
 """The longest instruction, in bytes."""
 
 _U32: Final = (1 << 32) - 1
+_access: Final = tuple.__new__  # half as long as calling MemoryAccess, and a fault is budgeted
 
 
 class MemoryAccess(NamedTuple):
@@ -56,8 +57,12 @@ class MemoryAccess(NamedTuple):
         return f"<{kind} {self.va:#x}+{self.size}{' ss' * self.stack}{' sys' * self.implicit}>"
 
 
-class _Plan(NamedTuple):
-    """One access before the registers are known; register fields are indices into `Registers`."""
+class Plan(NamedTuple):
+    """One access before the registers are known; register fields are indices into `Registers`.
+
+    It is to the `size` bytes at ((base + (scaled << shift) + displacement + offset) & wrap) +
+    segment, what is None left out. A base of RIP is that of the instruction.
+    """
 
     size: int
     reads: bool
@@ -86,8 +91,11 @@ class Instruction:
     """Control may go elsewhere than to the next instruction: branches, calls, traps, hlt."""
     implicit: bool = field(compare=False)
     """May also touch descriptors or the TSS, at addresses that only the CPU knows."""
-    _plans: tuple[_Plan, ...] = field(compare=False)
-    _count: int = field(compare=False)
+    plans: tuple[Plan, ...] = field(compare=False)
+    """The data accesses, in the order in which the CPU makes them."""
+    names: Plan | None = field(compare=False)
+    """Of an `invlpg`: the address that it names, and does not access."""
+    count: int = field(compare=False)
     """The bits of RCX that count repetitions; 0 without a rep prefix."""
 
     @property
@@ -110,21 +118,30 @@ class Instruction:
         instruction it is the next iteration that is listed: at a fault the registers are those
         of the iteration that faulted. Fetching the instruction is not listed.
         """
-        if self._count and not registers.rcx & self._count:
+        if self.count and not registers.rcx & self.count:
             return ()
         found = []
-        for size, reads, writes, base, scaled, shift, va, offset, wrap, segment, ss in self._plans:
-            if base is not None:
-                va += registers[base]
-            if scaled is not None:
-                va += registers[scaled] << shift
-            if offset is not None:
-                va += offset(registers)
-            va &= wrap
-            if segment is not None:
-                va = (va + registers[segment]) & U64
-            found.append(MemoryAccess(va, size, reads, writes, ss, False))
+        for plan in self.plans:
+            size, reads, writes, *_, ss = plan
+            access = _va(plan, registers), size, reads, writes, ss, False
+            found.append(_access(MemoryAccess, access))
         return tuple(found)
+
+    def named(self, registers: Registers) -> int | None:
+        """Return the address that an `invlpg` is about; None for any other instruction."""
+        return None if self.names is None else _va(self.names, registers)
+
+
+def _va(plan: Plan, registers: Registers) -> int:
+    _, _, _, base, scaled, shift, va, offset, wrap, segment, _ = plan
+    if base is not None:
+        va += registers[base]
+    if scaled is not None:
+        va += registers[scaled] << shift
+    if offset is not None:
+        va += offset(registers)
+    va &= wrap
+    return va if segment is None else (va + registers[segment]) & U64
 
 
 # ------------------------------------------------------------------ which operand, which way
@@ -301,8 +318,9 @@ def decode(code: bytes) -> Instruction | None:
         operands=decoded.op_str,
         ends_block=not _BLOCK_ENDS.isdisjoint(decoded.groups) or name in _BLOCK_ENDS_BY_NAME,
         implicit=name in _IMPLICIT or _loads_a_selector(name, decoded),
-        _plans=tuple(_plans(name, decoded)),
-        _count=_wrap(decoded) if repeats else 0,
+        plans=tuple(_plans(name, decoded)),
+        names=_named(name, decoded),
+        count=_wrap(decoded) if repeats else 0,
     )
 
 
@@ -321,7 +339,7 @@ def _name(decoded: Any) -> str:
     return name
 
 
-def _plans(name: str, decoded: Any) -> Iterator[_Plan]:
+def _plans(name: str, decoded: Any) -> Iterator[Plan]:
     """All accesses of the instruction, in order."""
     if name == "pop":
         yield from _stack_plans(name, decoded)
@@ -334,17 +352,17 @@ def _plans(name: str, decoded: Any) -> Iterator[_Plan]:
         yield from _enter_plans(decoded)
     elif name == "leave":
         size = _pick(_STACK_SIZE, decoded)
-        yield _Plan(size, reads=True, writes=False, base=_RBP, stack=True)
+        yield Plan(size, reads=True, writes=False, base=_RBP, stack=True)
     elif name == "xlatb":
         yield _implied(decoded, 1, reads=True, base=_RBX, offset=_al)
     elif name in _MASKED_STORES:
         yield _implied(decoded, _MASKED_STORES[name], reads=False, base=_RDI)
     elif name == "movdir64b":
         destination = _REGISTER[decoded.operands[0].reg]
-        yield _Plan(64, reads=False, writes=True, base=destination, wrap=_wrap(decoded))
+        yield Plan(64, reads=False, writes=True, base=destination, wrap=_wrap(decoded))
 
 
-def _operand_plans(name: str, decoded: Any) -> Iterator[_Plan]:
+def _operand_plans(name: str, decoded: Any) -> Iterator[Plan]:
     """The operands in memory, the last first.
 
     Two there are only in movs, which loads from its second operand before it stores, and in cmps,
@@ -353,48 +371,56 @@ def _operand_plans(name: str, decoded: Any) -> Iterator[_Plan]:
     if name in _NOTHING:
         return
     for position, operand in reversed(list(enumerate(decoded.operands))):
-        if operand.type != x86.X86_OP_MEM or operand.mem.index in _VECTORS:
-            continue
-        updates = position == 0 and name in _READS_AND_WRITES
-        reads = position > 0 or updates or name in _READS
-        segment = _SEGMENT.get(operand.mem.segment)
-        base = _REGISTER.get(operand.mem.base)
-        displacement = operand.mem.disp
-        if base == _RIP:
-            displacement += decoded.size
-        if base == _RSP and name == "pop":
-            displacement += _pick(_STACK_SIZE, decoded)
-        yield _Plan(
-            size=_pick(_SIZE[name], decoded) if name in _SIZE else operand.size,
-            reads=reads,
-            writes=updates or not reads,
-            base=base,
-            scaled=_REGISTER.get(operand.mem.index),
-            shift=operand.mem.scale.bit_length() - 1,
-            displacement=displacement,
-            offset=_bit_offset(decoded) if name in _BIT_STRINGS else None,
-            wrap=_wrap(decoded),
-            segment=segment,
-            stack=base in (_RSP, _RBP) and segment is None,
-        )
+        if operand.type == x86.X86_OP_MEM and operand.mem.index not in _VECTORS:
+            yield _operand_plan(name, decoded, position, operand)
 
 
-def _stack_plans(name: str, decoded: Any) -> Iterator[_Plan]:
+def _operand_plan(name: str, decoded: Any, position: int, operand: Any) -> Plan:
+    updates = position == 0 and name in _READS_AND_WRITES
+    reads = position > 0 or updates or name in _READS
+    segment = _SEGMENT.get(operand.mem.segment)
+    base = _REGISTER.get(operand.mem.base)
+    displacement = operand.mem.disp
+    if base == _RIP:
+        displacement += decoded.size
+    if base == _RSP and name == "pop":
+        displacement += _pick(_STACK_SIZE, decoded)
+    return Plan(
+        size=_pick(_SIZE[name], decoded) if name in _SIZE else operand.size,
+        reads=reads,
+        writes=updates or not reads,
+        base=base,
+        scaled=_REGISTER.get(operand.mem.index),
+        shift=operand.mem.scale.bit_length() - 1,
+        displacement=displacement,
+        offset=_bit_offset(decoded) if name in _BIT_STRINGS else None,
+        wrap=_wrap(decoded),
+        segment=segment,
+        stack=base in (_RSP, _RBP) and segment is None,
+    )
+
+
+def _named(name: str, decoded: Any) -> Plan | None:
+    """The address that an `invlpg` is about."""
+    return _operand_plan(name, decoded, 0, decoded.operands[0]) if name == "invlpg" else None
+
+
+def _stack_plans(name: str, decoded: Any) -> Iterator[Plan]:
     for first, nr, writes, sizes in _STACK.get(name, ()):
         word = _pick(sizes, decoded)
-        yield _Plan(nr * word, not writes, writes, _RSP, displacement=first * word, stack=True)
+        yield Plan(nr * word, not writes, writes, _RSP, displacement=first * word, stack=True)
 
 
-def _enter_plans(decoded: Any) -> Iterator[_Plan]:
+def _enter_plans(decoded: Any) -> Iterator[Plan]:
     """Push RBP, copy level - 1 frame pointers from the enclosing frame, push the new one."""
     word = _pick(_STACK_SIZE, decoded)
     level = decoded.operands[1].imm % 32
-    yield _Plan(word, False, True, _RSP, displacement=-word, stack=True)
+    yield Plan(word, False, True, _RSP, displacement=-word, stack=True)
     for n in range(1, level):
-        yield _Plan(word, True, False, _RBP, displacement=-n * word, stack=True)
-        yield _Plan(word, False, True, _RSP, displacement=-(n + 1) * word, stack=True)
+        yield Plan(word, True, False, _RBP, displacement=-n * word, stack=True)
+        yield Plan(word, False, True, _RSP, displacement=-(n + 1) * word, stack=True)
     if level:
-        yield _Plan(word, False, True, _RSP, displacement=-(level + 1) * word, stack=True)
+        yield Plan(word, False, True, _RSP, displacement=-(level + 1) * word, stack=True)
 
 
 def _implied(
@@ -404,11 +430,11 @@ def _implied(
     reads: bool,
     base: int,
     offset: Callable[[Registers], int] | None = None,
-) -> _Plan:
+) -> Plan:
     """An operand in memory that capstone does not list, because the encoding does not spell it."""
     segment = _SEGMENT_PREFIX.get(decoded.prefix[1])
     wrap = _wrap(decoded)
-    return _Plan(size, reads, not reads, base, offset=offset, wrap=wrap, segment=segment)
+    return Plan(size, reads, not reads, base, offset=offset, wrap=wrap, segment=segment)
 
 
 def _al(registers: Registers) -> int:
