@@ -35,6 +35,7 @@ AT_NEXT_RIP: Final = 5432
 AT_OLD_EXCEPTION: Final = 5536
 AT_COUNTED: Final = 1368  # into the engine itself: steps of a counted run
 AT_CPU: Final = 440  # into the engine itself: a pointer to the CPU
+AT_TLB_FILL: Final = 0xA758  # into the CPU: a pointer to the function that walks the tables
 AT_STATE: Final = 0x8A50  # into the CPU: the state that a context is a copy of, from the GPRs on
 
 SEGMENT: Final = Struct("<IIQII")  # selector, padding, base, limit, flags
@@ -59,6 +60,7 @@ IN_64_BIT_CODE: Final = 0x8000
 LIVE_HFLAGS: Final = (
     AT_HFLAGS - AT_GPRS
 ) // 8  # into `live`; the upper half of the word is others'
+LIVE_BASES: Final = tuple((at - AT_GPRS) // 8 for at in (AT_BASES, AT_BASES + SEGMENT.size))
 U32: Final = Struct("<I")
 I32: Final = Struct("<i")
 U64: Final = Struct("<Q")
@@ -86,17 +88,26 @@ def _array(size: int) -> Any:
 
 
 def live(engine: Any) -> memoryview:
-    """Return the words of the CPU's state, in place: from RAX to RIP, and LIVE_HFLAGS."""
-    words = _words.from_address(_state(engine))
+    """Return the words of the CPU's state, in place: from RAX to RIP, LIVE_HFLAGS, LIVE_BASES."""
+    words = _words.from_address(state_address(engine))
     return memoryview(words).cast("B").cast("Q")
 
 
-def _state(engine: Any) -> int:
-    cpu = ctypes.c_uint64.from_address(engine.value + AT_CPU)
-    return cpu.value + AT_STATE
+def state_address(engine: Any) -> int:
+    """Return where the CPU's state begins: RAX."""
+    return _cpu(engine) + AT_STATE
 
 
-_words: Final = ctypes.c_uint64 * (LIVE_HFLAGS + 1)
+def tlb_fill(engine: Any) -> ctypes.c_uint64:
+    """Return, in place, the pointer to what fills the TLB: it walks the tables, or faults."""
+    return ctypes.c_uint64.from_address(_cpu(engine) + AT_TLB_FILL)
+
+
+def _cpu(engine: Any) -> int:
+    return ctypes.c_uint64.from_address(engine.value + AT_CPU).value
+
+
+_words: Final = ctypes.c_uint64 * (LIVE_BASES[-1] + 1)
 
 
 def layout_mismatches() -> list[str]:
@@ -144,7 +155,11 @@ def layout_mismatches() -> list[str]:
     uc.reg_write(REGISTER["r11"], _RFLAGS_MARK)
     uc.emu_start(0x1080, 0)
     blob, after = view(faulted), view(uc.context_save())
-    state = _read(_state(uc._uch), ctypes.sizeof(_words))
+    state = _read(state_address(uc._uch), ctypes.sizeof(_words))
+    fills = []
+    for mode in (unicorn.UC_TLB_CPU, unicorn.UC_TLB_VIRTUAL, unicorn.UC_TLB_CPU):
+        uc.ctl_set_tlb_mode(mode)
+        fills.append(_read(_cpu(uc._uch) + AT_TLB_FILL, 8))
 
     *registers, rflags, fs_base, gs_base = PACKED.unpack_from(blob, AT_GPRS)
     expected = {
@@ -181,6 +196,7 @@ def layout_mismatches() -> list[str]:
             state,
             after[AT_GPRS : AT_GPRS + ctypes.sizeof(_words)],
         ),
+        "what fills the TLB": (fills[0] == fills[2] != fills[1] != b"", True),
         "what software raised": (CONTROL.unpack_from(after, AT_CONTROL)[8], 1),
         "the RIP behind an int": (U64.unpack_from(after, AT_NEXT_RIP)[0], 0x10C0 + 2),
     }

@@ -11,7 +11,7 @@ Where the engine differs from the architecture, the difference is called by its 
 import ctypes
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import unicorn
 from unicorn import x86_const as x86
@@ -55,7 +55,7 @@ from emu._layout import (
     layout_mismatches,
     view,
 )
-from emu._watch import Find, Passes, Watch, finish_a_block
+from emu._watch import BROKEN, Find, Passes, Watch, finish_a_block
 from emu.fault import EngineError
 from emu.memory import PhysMemory
 from emu.paging import RFLAGS_RF
@@ -86,6 +86,30 @@ _TRANSLATION_BUFFER: Final = 8 << 20  # virtual; touched as needed
 _MOST_WATCHED: Final = 256  # the engine goes through all of them for each instruction it translates
 
 
+CodeHook = Callable[[Any, int, int, Any], None]
+AccessHook = Callable[[Any, int, int, int, int, Any], None]
+
+
+class Onlooker(Protocol):
+    """Is told when the engine is entered, and ends a run after so many instructions, from a hook
+    that it has anyway."""
+
+    def begin(self, count: int) -> None:
+        """Be told that a run begins; `count` is its limit, 0 for none."""
+
+    def begun(self) -> int:
+        """Return how many instructions the run has begun, as `Engine.counted` does."""
+
+    def refused(self) -> bool:
+        """Tell whether the run ended where the CPU would have faulted, and forget that."""
+
+    def look_away(self) -> None:
+        """Leave the CPU alone, until told to `look_back`: what it does now is no event."""
+
+    def look_back(self) -> None:
+        """Look on as before."""
+
+
 class Engine:
     """One Unicorn: entered, left, and looked at; never steered from inside.
 
@@ -96,7 +120,7 @@ class Engine:
         _refuse_unknown_build()
         uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64, x86.UC_CPU_X86_ICELAKE_SERVER)
         self._uc = uc
-        self._memory = memory  # outlives the engine, which reads it
+        self.memory: Final = memory  # outlives the engine, which reads it
         uc.ctl_set_tcg_buffer_size(_TRANSLATION_BUFFER)
         uc.ctl_exits_enabled(True)  # deviation "until": no end address, ever
         uc.ctl_set_exits([])
@@ -106,6 +130,7 @@ class Engine:
             uc.mem_map_ptr(piece.start, piece.end - piece.start, unicorn.UC_PROT_ALL, at)
 
         self._uch: Final = uc._uch
+        self.onlooker: Onlooker | None = None
         self._context = uc.context_save()
         self._blob_handle: Final = self._context.context
         self._blob: Final = view(self._context)
@@ -151,15 +176,38 @@ class Engine:
     def start(self, rip: int, count: int = 0) -> int:
         """Run from `rip`, take a picture, and return the engine's error number."""
         self.event[0] = NO_VECTOR
+        if self.onlooker is not None:
+            return self._looked_on(self.onlooker, rip, count)
         error: int = _emu_start(self._uch, rip, 0, 0, count)
         _context_save(self._uch, self._blob_handle)
         return error
 
+    def _looked_on(self, onlooker: Onlooker, rip: int, count: int) -> int:
+        """Run, while somebody looks on who counts the steps, too."""
+        onlooker.begin(count)
+        error: int = _emu_start(self._uch, rip, 0, 0, 0)
+        _context_save(self._uch, self._blob_handle)
+        if onlooker.refused():  # the CPU itself is to say so
+            onlooker.look_away()
+            error = _emu_start(self._uch, self.rip(), 0, 0, 0)
+            _context_save(self._uch, self._blob_handle)
+            onlooker.look_back()
+        return error
+
     def fetch(self, va: int) -> int:
         """Translate `va` as `translate_fetch` does, and take a picture; return an error number."""
+        if self.onlooker is not None:
+            self.onlooker.look_away()
         error = translate_fetch(self._uch, va)
         _context_save(self._uch, self._blob_handle)
+        if self.onlooker is not None:
+            self.onlooker.look_back()
         return error
+
+    @property
+    def handle(self) -> Any:
+        """The engine's own handle, for `_recording`."""
+        return self._uch
 
     def close(self) -> None:
         """Never run again: the memory is about to go."""
@@ -170,7 +218,7 @@ class Engine:
 
         One more than it was allowed if that is what ended it: the last one was not executed.
         """
-        return self._counted.value
+        return self._counted.value if self.onlooker is None else self.onlooker.begun()
 
     def stop(self) -> None:
         """End the current run, from any thread."""
@@ -368,23 +416,38 @@ class Engine:
 
     # -- hooks
 
-    def hook_code(self, callback: Callable[[Any, int, int, Any], None]) -> int:
-        """Call back before each instruction: (engine, rip, size, None)."""
+    def hook_code(self, callback: CodeHook | int, data: int | None = None) -> int:
+        """Call back before each instruction: (engine, rip, size, data).
+
+        A callback may also be the host address of a function.
+        """
         self._unwatch()  # what is refused is told first, and then known not to be executed
         self.invalidate_code()  # deviation "late-hook"
-        handle = self._hook(unicorn.UC_HOOK_CODE, binding.HOOK_CODE_CFUNC(callback))
+        function = callback if isinstance(callback, int) else binding.HOOK_CODE_CFUNC(callback)
+        handle = self._hook(unicorn.UC_HOOK_CODE, function, data=data)
         self._code_hooks.add(handle)
         self.hooked = True
         return handle
 
-    def hook_accesses(self, callback: Callable[[Any, int, int, int, int, Any], None]) -> int:
-        """Call back at each access to RAM: (engine, kind, pa, size, value, None).
+    def hook_accesses(self, callback: AccessHook | int, data: int | None = None) -> int:
+        """Call back at each access to RAM: (engine, kind, pa, size, value, data).
 
-        A load calls back when it is done, a store as it is made; see `is_store`.
+        A load calls back when it is done, a store as it is made; see `is_store`. A callback may
+        also be the host address of a function.
         """
         self.invalidate_code()  # deviation "late-hook"
         kinds = unicorn.UC_HOOK_MEM_READ_AFTER | unicorn.UC_HOOK_MEM_WRITE
-        return self._hook(kinds, binding.HOOK_MEM_ACCESS_CFUNC(callback))
+        is_address = isinstance(callback, int)
+        function = callback if is_address else binding.HOOK_MEM_ACCESS_CFUNC(callback)
+        return self._hook(kinds, function, data=data)
+
+    def hook_fills(self, callback: Callable[[Any, int, int, Any, Any], bool]) -> int:
+        """Have each translation that the TLB lacks asked for: (engine, va, kind, entry, None)."""
+        return self._hook(unicorn.UC_HOOK_TLB_FILL, binding.HOOK_TLB_FILL_CFUNC(callback))
+
+    def ask_for_translations(self, whether: bool) -> None:
+        """Have the CPU's own walk done by the callback of `hook_fills`, or by the CPU again."""
+        self._uc.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL if whether else unicorn.UC_TLB_CPU)
 
     def watch(self, find: Find, passes: Passes) -> None:
         """Ask `passes` before each instruction that `find` names; if it says no, stop there.
@@ -410,6 +473,12 @@ class Engine:
         for va in new:
             self._watched[va] = self._hook(unicorn.UC_HOOK_CODE, self._watch.on_watched, va, va)
         self._uc.ctl_remove_cache(block, block + 1)
+
+    def break_off(self, error: BaseException) -> None:
+        """End the run, from a hook, with BROKEN."""
+        self._watch.broken.append(error)
+        self.event[0] = BROKEN
+        self.stop()
 
     def broken(self) -> BaseException:
         """Return the exception that ended the run with BROKEN."""
@@ -437,7 +506,13 @@ class Engine:
         self.invalidate_code()
 
     def _hook(
-        self, kind: int, function: Any, first: int = 1, last: int = 0, *instruction: int
+        self,
+        kind: int,
+        function: Any,
+        first: int = 1,
+        last: int = 0,
+        *instruction: int,
+        data: int | None = None,
     ) -> int:
         handle = binding.uc_hook_h()
         status = _uclib.uc_hook_add(
@@ -445,7 +520,7 @@ class Engine:
             ctypes.byref(handle),
             kind,
             function,
-            None,
+            data,
             ctypes.c_uint64(first),
             ctypes.c_uint64(last),
             *map(ctypes.c_int, instruction),

@@ -23,7 +23,8 @@ ACCESS: Final = np.dtype(
         ("size", "u1"),  # bytes
         ("is_write", "?"),
         ("has_va", "?"),  # False for an access that the instruction's operands do not show
-    ]
+    ],
+    align=True,
 )
 """One access, in the parts that the CPU made of it. `value` has no bits above its size."""
 

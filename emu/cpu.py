@@ -267,6 +267,11 @@ class Cpu:
         """The engine, for `trace` and `probe`; nobody else has business with it."""
         return self._engine
 
+    def stop_counting(self) -> None:
+        """Have the next run begin without a limit, for `trace`, which counts anyway."""
+        if self._counted:
+            self._count(None)
+
     @property
     def on_delivery(self) -> Callable[[Delivery], None] | None:
         """For `trace`: told of each exception that a handler is entered for."""
@@ -285,6 +290,8 @@ class Cpu:
         """Have the engine count or not, and return after how many steps to stop (0: never)."""
         if steps is not None and not 1 <= steps <= U64:
             raise ValueError(f"step limit {steps}: expected at least 1")
+        if self._engine.onlooker is not None:
+            return steps or 0
         if steps is None:
             self._engine.stop_counting()
         elif not self._counted:

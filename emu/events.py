@@ -1,23 +1,14 @@
-"""What happened, as values; and how the values follow from what the hooks of `trace` leave.
+"""What happened, as values.
 
-Knows an instruction's operands, and so which linear address an access had: the engine reports
-physical ones. Refuses to know how a run is recorded. SDM vocabulary.
+Knows what there is to say of each kind of event. Refuses to know how a run is recorded, and how
+an event looks. SDM vocabulary.
 """
 
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from itertools import dropwhile
-from typing import Any, Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from emu._unicorn import is_store, unpack_registers
 from emu.fault import OutsideRam, PageFault, Shutdown, Trap
-from emu.instruction import MemoryAccess, decode
 from emu.interrupts import Delivery
-from emu.paging import ENTRY_NAME, FRAME_SIZE, U64, PhysAddr, VirtAddr
-from emu.registers import Registers
-
-_OFFSET: Final = FRAME_SIZE - 1
-_ANY: Final = Registers._make([1] * len(Registers._fields))
+from emu.paging import ENTRY_NAME, PhysAddr, VirtAddr
 
 
 class Executed(NamedTuple):
@@ -75,8 +66,8 @@ class WalkedStep(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """The CPU walked the tables for `va`, since no TLB entry served: for the instruction before
-    it if it is a read or a write, and for the instruction behind it if it is a fetch.
+    """The CPU walked the tables for the 4 KiB page at `va`, since its TLB did not serve: for the
+    instruction before it if it is a read or a write, and for the one behind it if it is a fetch.
 
     `steps` are root first. The walk ended at the last of them, or at a table outside RAM.
     """
@@ -131,78 +122,3 @@ class Delivered(NamedTuple):
 
 
 Event = Executed | Accessed | Walked | Invalidated | Edited | Cr3Switch | Faulted | Delivered
-
-Record = Any
-"""What the hooks leave: an event, or (Executed, packed registers) of an instruction that touches
-memory, or (kind, pa, size, value) of an access, as the engine reports it."""
-
-
-class Operands:
-    """The memory operands of one instruction, used up by the accesses that the CPU reports."""
-
-    def __init__(self, executed: Executed, packed: bytes) -> None:
-        # va, size, bytes that may still be read, bytes that may still be written
-        self._left = [
-            [access.va, access.size, access.size * access.reads, access.size * access.writes]
-            for access in accesses(executed, packed)
-        ]
-
-    def take(self, is_write: bool, pa: int, size: int) -> VirtAddr | None:
-        """Return the linear address of an access at `pa`: the operands come in their order."""
-        which = 3 if is_write else 2
-        for operand in self._left:
-            offset = (pa - operand[0]) & _OFFSET
-            if operand[which] > 0 and offset < operand[1]:
-                operand[which] -= size
-                return VirtAddr((operand[0] + offset) & U64)
-        return None
-
-
-def accesses(executed: Executed, packed: bytes) -> tuple[MemoryAccess, ...]:
-    """List what the instruction touches, with these registers."""
-    instruction = decode(executed.code)
-    if instruction is None:
-        return ()
-    return instruction.accesses(unpack_registers(packed))
-
-
-@lru_cache(maxsize=4096)
-def kind_of(code: bytes) -> Literal["quiet", "touches memory", "repeats", "writes cr3"]:
-    """Tell how an instruction must be recorded."""
-    instruction = decode(code)
-    if instruction is None:
-        return "touches memory"  # perhaps: the engine knows it, capstone does not
-    if instruction.mnemonic.startswith("rep"):
-        return "repeats"
-    if instruction.operands.startswith("cr3, "):
-        return "writes cr3"
-    return "touches memory" if instruction.accesses(_ANY) or instruction.implicit else "quiet"
-
-
-def first_instruction(code: bytes, otherwise: bytes) -> bytes:
-    """Return the one instruction at the start of `code`, or `otherwise` if there is none."""
-    instruction = decode(code)
-    return instruction.code if instruction else otherwise
-
-
-def is_access(record: Record) -> bool:
-    """Tell an access from an instruction or an event."""
-    return type(record) is tuple and len(record) == 4
-
-
-def to_events(records: Iterable[Record]) -> Iterator[Event]:
-    """Give every access its linear address. What has lost its instruction is left out."""
-    operands: Operands | None = None
-    for record in dropwhile(is_access, records):
-        if type(record) is not tuple:
-            operands = None
-            yield record
-        elif len(record) == 2:
-            operands = Operands(*record)
-            yield record[0]
-        else:
-            kind, pa, size, value = record
-            store = is_store(kind)
-            va = operands.take(store, pa, size) if operands else None
-            value &= (1 << 8 * size) - 1
-            yield Accessed(va, PhysAddr(pa), size, value, "write" if store else "read")

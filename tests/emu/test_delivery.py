@@ -438,7 +438,8 @@ def test_a_recording_keeps_the_int_that_called_the_handler(system: System) -> No
     with Recorder(system.cpu) as recorder:
         system.run("int3; nop")
 
-    assert [type(event) for event in recorder.events()][:2] == [Executed, Delivered]
+    events = [event for event in recorder.events() if isinstance(event, (Executed, Delivered))]
+    assert [type(event) for event in events][:2] == [Executed, Delivered]
     assert recorder.instructions == recorder.steps == 3
 
 

@@ -20,10 +20,11 @@ from emu import (
 )
 from emu._unicorn import _MOST_WATCHED
 from emu.descriptors import SystemSegment
+from emu.events import Executed, Faulted
 from emu.fault import DB, GP, PF, PF_P, PF_U, SS, UD
 from emu.paging import EFER_SCE, RFLAGS_RF, RW, A
 from emu.refusals import Refusals
-from emu.trace import Executed, Faulted, Recorder
+from emu.trace import Recorder
 
 BAD = 1 << 63  # no CR3
 MOV_CR3 = b"\x0f\x22\xd8"  # mov cr3, rax

@@ -6,7 +6,7 @@ import pytest
 from support.guest import CODE, CODE_PA, CODE_SIZE, DATA, HOLE, USER_DATA, Guest, Routine
 
 from emu import OutsideRam, PageFault, PhysAddr, StepLimit, Trap, VirtAddr, translate
-from emu.events import Accessed, Cr3Switch, Event, Executed, Faulted
+from emu.events import Accessed, Cr3Switch, Event, Executed, Faulted, Invalidated, Walked
 from emu.fault import PF_W
 from emu.paging import RW, US
 from emu.trace import Recorder
@@ -18,7 +18,12 @@ def record(guest: Guest, routine: Routine, **options: int) -> list[Event]:
     """Run a routine with one page of data at RDI, and RSP at its end; return all events."""
     with Recorder(guest.cpu) as recorder:
         guest.call(routine, **{"rdi": DATA, "rsp": STACK, **options})
-    return recorder.events()
+    return events_of(recorder)
+
+
+def events_of(recorder: Recorder) -> list[Event]:
+    """The events but those that are about the TLB: these have tests of their own."""
+    return [e for e in recorder.events() if not isinstance(e, Walked | Invalidated)]
 
 
 def trace(guest: Guest, source: str, **options: int) -> list[Event]:
@@ -32,6 +37,12 @@ def accesses(events: list[Event]) -> list[tuple[int | None, int, int, str]]:
 
 def codes(events: list[Event]) -> list[bytes]:
     return [e.code for e in events if isinstance(e, Executed)]
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["native", "python"])
+def recorder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test is for both recorders."""
+    monkeypatch.setattr("emu._native.runs_here", lambda: request.param)
 
 
 @pytest.fixture
@@ -189,7 +200,7 @@ def test_a_cr3_switch_between_runs_is_seen(guest: Guest) -> None:
         guest.cpu.cr3 = cr3 | 8
         guest.call(routine)
 
-    assert recorder.events() == [Cr3Switch(cr3, cr3 | 8), Executed(routine.rip, b"\x90")]
+    assert events_of(recorder) == [Cr3Switch(cr3, cr3 | 8), Executed(routine.rip, b"\x90")]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +299,7 @@ def test_a_run_in_slices_is_recorded_like_one_run(guest: Guest, page: PhysAddr, 
     with Recorder(guest.cpu) as recorder:
         run_in_slices(guest, routine, steps)
 
-    assert recorder.events() == whole
+    assert events_of(recorder) == whole
 
 
 def test_only_the_last_events_are_kept(guest: Guest, page: PhysAddr) -> None:
@@ -310,7 +321,7 @@ def test_draining_forgets(guest: Guest) -> None:
         first = list(recorder.drain())
         guest.call(routine)
 
-    assert first == list(recorder.drain()) == [Executed(routine.rip, b"\x90")]
+    assert first[-1:] == list(recorder.drain()) == [Executed(routine.rip, b"\x90")]
     assert recorder.instructions == 2
 
 

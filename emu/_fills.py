@@ -1,0 +1,106 @@
+"""Seeing walks without machine code: the engine asks for each translation, and is answered.
+
+Knows how the CPU fills its TLB from the tables, and does so in its place (the engine's mode
+UC_TLB_VIRTUAL). Refuses to know faults: where the CPU would fault, the engine is told so, and the
+instruction is begun again with the CPU's own walk, which is the one that decides.
+
+Two walks of the CPU's own are not seen so: that for the code of an instruction that is begun again
+right behind a `wrpkru` in its block; and, since every page is a small one to an engine that asks,
+those after an `invlpg` in a large page, for which the engine drops more than that page.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import unicorn
+
+from emu._layout import LIVE_HFLAGS
+from emu._tape import WALK, Tape, Word
+from emu.cpu import Cpu
+from emu.paging import FRAME_SIZE, RFLAGS_AC, A, D
+from emu.rights import Access, Kind, refusal
+from emu.walk import walk
+
+REFUSED: Final = 0  # how a walk ended
+LED_TO_A_PAGE: Final = 1
+_USER_MODE: Final = 1
+_PAGE: Final = -FRAME_SIZE
+_RFLAGS: Final = 17
+_KIND: Final[dict[int, Kind]] = {
+    unicorn.UC_MEM_READ: "read",
+    unicorn.UC_MEM_WRITE: "write",
+    unicorn.UC_MEM_FETCH: "fetch",
+}
+_PERMISSION: Final[dict[Kind, int]] = {
+    "read": unicorn.UC_PROT_READ,
+    "write": unicorn.UC_PROT_WRITE,
+    "fetch": unicorn.UC_PROT_EXEC,
+}
+_KINDS: Final = tuple(_PERMISSION)
+
+
+class Fills:
+    """Answers one engine's questions, and puts each walk on the tape."""
+
+    def __init__(self, cpu: Cpu, tape: Tape, live: memoryview, broken: Callable[..., None]) -> None:
+        self._cpu: Final = cpu
+        self._memory: Final = cpu.memory
+        self._tape: Final = tape
+        self._live: Final = live
+        self._break_off: Final = broken
+        self.refused: Kind | None = None
+
+    def on_fill(self, engine: Any, va: int, kind: int, found: Any, data: Any) -> bool:
+        """Translate the page of `va`; False where the CPU would fault."""
+        try:
+            return self._fill(va & _PAGE, _KIND[kind], found.contents)
+        except BaseException as error:  # noqa: BLE001 (ctypes would print it and go on)
+            self._break_off(error)
+            return False
+
+    def _fill(self, va: int, kind: Kind, found: Any) -> bool:
+        paging, words = self._cpu.paging, self._memory.words
+        user = self._live[LIVE_HFLAGS] & 3 == 3
+        ac = bool(self._live[_RFLAGS] & RFLAGS_AC)
+        seen = walk(self._memory.read_u64, paging, va)  # type: ignore[arg-type]
+        pa = seen.pa
+        allowed = (
+            ()
+            if pa is None
+            else tuple(
+                allows
+                for allows in _KINDS
+                if not refusal(seen, Access(allows, user, ac=ac), paging)
+            )
+        )
+        if pa is None or kind not in allowed:
+            self.refused = kind
+            self._put(va, kind, user, seen.steps, REFUSED)
+            return False
+        for _, entry_pa, entry in seen.steps:
+            words[entry_pa >> 3] = entry | A
+        leaf_pa = seen.steps[-1].entry_pa
+        if kind == "write":
+            words[leaf_pa >> 3] |= D
+        self._put(va, kind, user, seen.steps, LED_TO_A_PAGE)
+        dirty = words[leaf_pa >> 3] & D
+        found.paddr = pa & _PAGE
+        found.perms = sum(_PERMISSION[allows] for allows in allowed if dirty or allows != "write")
+        return True
+
+    def _put(self, va: int, kind: Kind, user: bool, steps: Any, done: int) -> None:
+        tape = self._tape
+        number = tape.words[Word.WALKS]
+        if number >= tape.words[Word.WALKS_END]:
+            tape.words[Word.LOST] += 1
+            return
+        entries = [0] * 15
+        for n, (_, entry_pa, before) in enumerate(steps):
+            entries[3 * n : 3 * n + 3] = entry_pa, before, self._memory.words[entry_pa >> 3]
+        where = tape.words[Word.HEAD], tape.words[Word.ACCESSES]
+        mode = _USER_MODE if user else 0
+        head = va, *where, _KINDS.index(kind), mode, len(steps), done
+        WALK.pack_into(tape.walks, WALK.size * number, *head, *entries)
+        tape.words[Word.WALKS] = number + 1
+        if number + 1 >= tape.words[Word.WALKS_FULL]:
+            tape.words[Word.LIMIT] = 0
