@@ -8,8 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emu.address_space import Range as Range
-    from emu.address_space import Ranges as Ranges
     from emu.address_space import ranges as ranges
     from emu.bulk import Walks as Walks
     from emu.bulk import walk_many as walk_many
@@ -17,6 +15,8 @@ if TYPE_CHECKING:
     from emu.case import Case as Case
     from emu.case import Seen as Seen
     from emu.case import Verdict as Verdict
+    from emu.columns import Range as Range
+    from emu.columns import Ranges as Ranges
     from emu.cpu import Cpu as Cpu
     from emu.descriptors import Gate as Gate
     from emu.descriptors import SystemSegment as SystemSegment
@@ -59,9 +59,10 @@ if TYPE_CHECKING:
     from emu.walk import Walk as Walk
 
 _WHERE = {
-    "address_space": "Range Ranges ranges",
+    "address_space": "ranges",
     "bulk": "Walks walk_many",
     "case": "BadCase Case Seen Verdict",
+    "columns": "Range Ranges",
     "cpu": "Cpu",
     "descriptors": "Gate SystemSegment TableRegister",
     "differences": "Difference Differences",

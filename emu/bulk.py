@@ -99,6 +99,10 @@ class Ram:
         """Tell of each frame whether it is RAM."""
         if self._end:
             return table < self._end
+        if table.size > len(self._edges):  # most often they lie together
+            at, above = np.searchsorted(self._edges, (table.min(), table.max()), side="right")
+            if at == above:
+                return np.full(table.shape, at & 1 == 1)
         odd: NDArray[np.bool_] = np.searchsorted(self._edges, table, side="right") & 1 == 1
         return odd  # behind as many starts of pieces as ends, and one more
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from emu.address_space import Range, Ranges
 from emu.bulk import MAPPED, UNEXPLORED, U8s
+from emu.columns import Range, Ranges
 from emu.paging import U64, VirtAddr
 
 WHATS: Final = ("same", "pa", "rights", "pa-and-rights", "only-a", "only-b", "gap", "unexplored")
@@ -47,6 +48,11 @@ class Differences(Sequence[Difference]):
     def complete(self) -> bool:
         """Whether nothing was left unexplored on either side."""
         return self.a.complete and self.b.complete
+
+    def shapes(self) -> NDArray[np.int64]:
+        """Return the index of each that does not carry on the one before it, wherever in RAM."""
+        other = np.flatnonzero(self.what[1:] != self.what[:-1]) + 1
+        return np.unique(np.concatenate((self.a.shapes(), self.b.shapes(), other)))
 
     def __len__(self) -> int:
         return len(self.what)

@@ -165,6 +165,7 @@ def test_columns_are_cut_selected_and_searched(tables: Tables) -> None:
     ]
     assert found.holding(VA + 0x3FFF) == found[2]
     assert found.holding(tables.paging.halves[0].stop) is None
+    assert found.holding(-1) is found.holding(1 << 64) is None
     assert list(found[1:3]) == list(found)[1:3]
     assert found[-1] == list(found)[-1]
     assert found[2] in found
