@@ -196,4 +196,4 @@ def _merged(first: U64s, last: U64s, tag: U64s, delta: U64s) -> tuple[U64s, U64s
     begins[1:] |= delta[1:] != delta[:-1]
     begins[1:] |= first[1:] != last[:-1] + 1
     at = np.flatnonzero(begins)
-    return first[at], last[np.append(at[1:], len(first)) - 1], tag[at], delta[at]
+    return first[at], last[np.append(at, len(first))[1:] - 1], tag[at], delta[at]

@@ -6,6 +6,7 @@ an access may use a translation is `rights`. SDM vocabulary; source: as for `wal
 """
 
 from collections.abc import Iterable
+from operator import index
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
@@ -146,11 +147,13 @@ def walk_many(memory: PhysMemory, paging: Paging, vas: U64s | Iterable[int]) -> 
 
 
 def _addresses(vas: U64s | Iterable[int]) -> U64s:
-    given = vas if isinstance(vas, np.ndarray) else list(vas)
-    try:
-        va = np.asarray(given, None if isinstance(given, np.ndarray) else np.uint64)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"addresses: {error}: expected numbers of 64 bits") from None
+    if isinstance(vas, np.ndarray):
+        va = vas
+    else:
+        try:
+            va = np.array(list(map(index, vas)), np.uint64)
+        except (OverflowError, TypeError) as error:
+            raise ValueError(f"addresses: {error}: expected numbers of 64 bits") from None
     if va.ndim != 1 or va.dtype.kind not in "ui":
         raise ValueError(f"addresses: {va.ndim} dimensions of {va.dtype}: expected 1 of uint64")
     if va.dtype.kind == "i" and va.size and va.min() < 0:

@@ -266,6 +266,20 @@ def test_repeated_tables_are_left_out_before_others() -> None:
     assert found[-1] == Range(U64 - 0x1FFFFF, U64, "mapped", 2, RW | XD, 0x200000)
 
 
+def test_a_new_table_after_many_repeats_is_entered() -> None:
+    memory, paging = PhysMemory(0x10000), Paging.long_mode(0x1000)
+    shared, empty, new = (pa | RW | P for pa in (0x2000, 0x3000, 0x4000))
+    memory.words[512 : 512 + 256] = array("Q", [shared] * 128 + [empty] * 127 + [new])
+    memory.write_u64(0x2000, 0x5000 | RW | P)
+    memory.write_u64(0x4000, 0x6000 | RW | P)
+    memory.write_u64(0x6000, 0x200000 | RW | PS | P)
+
+    found = ranges(memory, paging, max_tables=1 + 256 + 100)
+
+    assert [one.first for one in mapped(found)] == [255 << 39]
+    assert [one.kind for one in found].count("unexplored") == 127
+
+
 @pytest.mark.parametrize("levels", [4, 5])
 def test_garbage_ends_in_bounded_memory(levels: int) -> None:
     memory, paging = PhysMemory(64 << 20), Paging.long_mode(0, levels=levels)

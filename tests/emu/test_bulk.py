@@ -97,7 +97,9 @@ def test_nothing_is_found_of_nothing(tables: Tables, vas) -> None:
     [
         ([-1], "expected numbers of 64 bits"),
         ([1 << 64], "expected numbers of 64 bits"),
-        (["x"], "expected numbers of 64 bits"),
+        (["5"], "expected numbers of 64 bits"),
+        ([1.5], "expected numbers of 64 bits"),
+        ([None], "expected numbers of 64 bits"),
         (np.array([5, -3]), "-3 is among them"),
         (np.array([1.5]), "1 dimensions of float64"),
         (np.zeros((2, 2), np.uint64), "2 dimensions of uint64"),
