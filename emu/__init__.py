@@ -8,14 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emu.address_space import ranges as ranges
+    from emu.bulk import Walks as Walks
+    from emu.bulk import walk_many as walk_many
     from emu.case import BadCase as BadCase
     from emu.case import Case as Case
     from emu.case import Seen as Seen
     from emu.case import Verdict as Verdict
+    from emu.columns import Range as Range
+    from emu.columns import Ranges as Ranges
     from emu.cpu import Cpu as Cpu
     from emu.descriptors import Gate as Gate
     from emu.descriptors import SystemSegment as SystemSegment
     from emu.descriptors import TableRegister as TableRegister
+    from emu.differences import Difference as Difference
+    from emu.differences import Differences as Differences
     from emu.fault import EmuError as EmuError
     from emu.fault import EngineError as EngineError
     from emu.fault import Halted as Halted
@@ -42,10 +49,8 @@ if TYPE_CHECKING:
     from emu.rights import refusal as refusal
     from emu.system import SystemTables as SystemTables
     from emu.system import write_system_tables as write_system_tables
-    from emu.tables import Range as Range
     from emu.tables import map_page as map_page
     from emu.tables import map_range as map_range
-    from emu.tables import ranges as ranges
     from emu.tables import unmap_page as unmap_page
     from emu.virtual import read_virtual as read_virtual
     from emu.virtual import translate as translate
@@ -54,9 +59,13 @@ if TYPE_CHECKING:
     from emu.walk import Walk as Walk
 
 _WHERE = {
+    "address_space": "ranges",
+    "bulk": "Walks walk_many",
     "case": "BadCase Case Seen Verdict",
+    "columns": "Range Ranges",
     "cpu": "Cpu",
     "descriptors": "Gate SystemSegment TableRegister",
+    "differences": "Difference Differences",
     "fault": "EmuError EngineError Halted NotMapped OutOfFrames OutsideRam PageFault Returned "
     "Shutdown StepLimit Stop Trap",
     "machine": "Machine",
@@ -66,13 +75,14 @@ _WHERE = {
     "registers": "Registers",
     "rights": "Access Refusal refusal",
     "system": "SystemTables write_system_tables",
-    "tables": "Range map_page map_range ranges unmap_page",
+    "tables": "map_page map_range unmap_page",
     "virtual": "read_virtual translate write_virtual",
     "walk": "Step Walk",
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}
 
-# `walk` and `trace` are modules here and functions inside them: import those from the modules.
+# `walk`, `trace` and `differences` are modules here and functions inside them: import those from
+# the modules.
 __all__ = sorted(_MODULE)
 
 

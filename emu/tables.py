@@ -1,16 +1,15 @@
-"""Build page tables in RAM, and list what they map.
+"""Build page tables in RAM.
 
-Knows how entries are made and found. Refuses to know whose tables they are, and invalidates
-nothing: after a change of a present entry tell the CPU (`Cpu.invalidate_tlb`). SDM vocabulary.
+Knows how entries are made. Refuses to know whose tables they are, and what they map in the end
+(`address_space`); and invalidates nothing: after a change of a present entry tell the CPU
+(`Cpu.invalidate_tlb`). SDM vocabulary.
 """
 
-from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from emu.memory import Frames, PhysMemory
 from emu.paging import (
     ADDRESS,
-    ENTRIES,
     ENTRY_SIZE,
     FRAME_SIZE,
     PS,
@@ -20,8 +19,6 @@ from emu.paging import (
     Paging,
     PhysAddr,
     VirtAddr,
-    canonical,
-    frame,
     index,
     maps_page,
     page_size,
@@ -29,23 +26,6 @@ from emu.paging import (
 from emu.walk import walk
 
 _LARGE_PAT: Final = 1 << 12  # PAT in an entry that maps a large page, address in any other
-
-
-class Range(NamedTuple):
-    """A run of addresses that one entry settles; `last` is its last byte.
-
-    `entry` is the entry that settled it and `pa` the page it maps (None for a gap).
-    """
-
-    first: VirtAddr
-    last: VirtAddr
-    kind: Literal["mapped", "not-present", "reserved-bit", "outside-ram"]
-    level: int
-    entry: int
-    pa: PhysAddr | None
-
-    def __repr__(self) -> str:
-        return f"Range({self.first:#x}-{self.last:#x} {self.kind} level {self.level})"
 
 
 def map_page(
@@ -141,40 +121,3 @@ def unmap_page(memory: PhysMemory, paging: Paging, va: VirtAddr) -> None:
     if found.verdict != "mapped":
         raise ValueError(f"va {va:#x} is not mapped: {found!r}")
     memory.write_u64(found.steps[-1].entry_pa, 0)
-
-
-def ranges(memory: PhysMemory, paging: Paging) -> Iterator[Range]:
-    """Yield what settles each address, from 0 to the last one, gaps included, lowest first.
-
-    One range an entry: neighbours are not merged. The ranges tile both canonical halves.
-    """
-    if memory.holds(paging.root, FRAME_SIZE):
-        yield from _ranges(memory, paging, paging.root, paging.levels, 0)
-        return
-    for half in paging.halves:
-        first, last = VirtAddr(half[0]), VirtAddr(half[-1])
-        yield Range(first, last, "outside-ram", paging.levels, 0, None)
-
-
-def _ranges(
-    memory: PhysMemory, paging: Paging, table: PhysAddr, level: int, base: int
-) -> Iterator[Range]:
-    size = page_size(level)
-    if not memory.holds(table, ENTRIES * ENTRY_SIZE):
-        first = canonical(base, paging.levels)
-        last = canonical(base + ENTRIES * size - 1, paging.levels)
-        yield Range(first, last, "outside-ram", level, 0, None)
-        return
-    words = memory.words
-    for i in range(ENTRIES):
-        entry = words[(table >> 3) + i]
-        start = base + i * size
-        first, last = canonical(start, paging.levels), canonical(start + size - 1, paging.levels)
-        if not entry & P:
-            yield Range(first, last, "not-present", level, entry, None)
-        elif paging.reserved(entry, level):
-            yield Range(first, last, "reserved-bit", level, entry, None)
-        elif maps_page(entry, level):
-            yield Range(first, last, "mapped", level, entry, frame(entry, level))
-        else:
-            yield from _ranges(memory, paging, PhysAddr(entry & ADDRESS), level - 1, start)

@@ -8,14 +8,15 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
-_AS_PRINTED: Final = re.compile(r"(?=\d*[a-f])[0-9a-f]{16}")  # as an oops prints an address
+_AS_PRINTED: Final = re.compile(r"(?=0|\d*[a-f])[0-9a-f]{16}")  # as an oops prints an address
 SUFFIX: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
 def parse_number(text: str) -> int:
     """Read hex with 0x, or decimal, with K, M, G or T behind it; ValueError if it is no number.
 
-    Underscores may group digits. Sixteen hex digits with a letter among them need no 0x.
+    Underscores may group digits. Sixteen hex digits with a letter among them, or a zero before
+    them, need no 0x.
     """
     digits, shift = text.strip(), 0
     if _AS_PRINTED.fullmatch(digits):

@@ -23,6 +23,8 @@ COMMANDS = {
     "run": "run a scenario and tell its story",
     "matrix": "run every scenario on every release, at 4 and 5 levels",
     "walk": "show every entry read for an address, and where the walk stops",
+    "dump": "list what a table maps: ranges with their rights, page sizes and places",
+    "diff": "list where two tables differ: what only one maps, or they map otherwise",
     "why": "walk an address under every table: where they part, who wrote what, and why",
     "audit": "list every top-level slot that some table lacks after a scenario",
     "oops": "explain an oops text, and find the scenario that dies like it",

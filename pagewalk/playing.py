@@ -116,11 +116,11 @@ def final_kernel(args: argparse.Namespace) -> "tuple[Kernel, ScenarioRun | None]
     return kernel, None
 
 
-def read_address(kernel: "Kernel", text: str) -> int:
-    """Read ADDR: a number, or a symbol of the image."""
+def read_address(kernel: "Kernel", text: str, argument: str = "ADDR") -> int:
+    """Read an address: a number, or a symbol of the image."""
     if text[:1].isdigit() or is_number(text):
-        return number("ADDR", text)
+        return number(argument, text)
     try:
         return kernel.symbol(text)
     except ValueError as error:
-        raise BadInput(f"ADDR {text!r}: expected an address, or a symbol: {error}") from None
+        raise BadInput(f"{argument} {text!r}: expected an address, or a symbol: {error}") from None

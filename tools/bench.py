@@ -1,4 +1,4 @@
-"""Measure the budgets of the design in one run: `python tools/bench.py [--json] [--only WORD]`.
+"""Measure the budgets of the design: `python tools/bench.py [--json] [--only WORD] [--peers]`.
 
 A row is data: what is measured, its budget, and a function that measures it. Ratios take subject
 and baseline in turns, so that both meet the same machine, and the minimum of many rounds of each.
@@ -16,11 +16,13 @@ from pathlib import Path
 from random import Random
 from tempfile import NamedTemporaryFile
 from time import perf_counter, process_time
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import in_bulk
+import peers
 import unicorn
+from measuring import Row, best, ratio
 from unicorn import x86_const as x86
 
 from emu import (
@@ -51,41 +53,6 @@ HANDLER = b"\x48\x83\xc4\x08\x4c\x89\xe7\x48\xcf"  # add rsp, 8; mov rdi, r12; i
 ENDLESS = b"\xeb\xfe"  # jmp to itself
 RETURN = CODE + 0x100
 SYSTEM = VirtAddr(0xFFFF_C000_0000_0000)
-ROUNDS = 60
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    what: str
-    budget: float
-    unit: str
-    measure: Callable[[], float]
-
-
-# -- measuring
-
-
-def seconds(function: Callable[[], object], number: int) -> float:
-    """Return how long one call of `function` takes, over `number` calls."""
-    calls = range(number)
-    begin = perf_counter()
-    for _ in calls:
-        function()
-    return (perf_counter() - begin) / number
-
-
-def ratio(
-    subject: Callable[[], object], baseline: Callable[[], object], number: int = 500
-) -> float:
-    """Return how many times as long `subject` takes, measured in turns."""
-    times = [(seconds(subject, number), seconds(baseline, number)) for _ in range(ROUNDS)]
-    return min(time for time, _ in times) / min(time for _, time in times)
-
-
-def best(function: Callable[[], object], number: int = 200, rounds: int = ROUNDS) -> float:
-    """Return the shortest time of one call, in seconds."""
-    return min(seconds(function, number) for _ in range(rounds))
 
 
 def wall(*command: str, status: int = 0, rounds: int = 9) -> float:
@@ -378,12 +345,13 @@ def lazy_fault() -> float:
     return min(times) * 1e6
 
 
-ROWS = (
+ROWS: tuple[Row, ...] = (
     Row("Cpu.run that faults / the baseline", 1.5, "x", fault_ratio),
     Row("Cpu.run that returns / a bare emu_start", 2, "x", return_ratio),
     Row("a fault delivered and returned from / the baseline", 10, "x", delivered_ratio),
     Row("an explained walk, 4 levels", 5, "us", lambda: explained_walk(4)),
     Row("an explained walk, 5 levels", 5, "us", lambda: explained_walk(5)),
+    *in_bulk.ROWS,
     Row("a turn of two CPUs", 100, "us", turn),
     Row("a fresh Machine of 1 TiB", 1, "ms", fresh_machine),
     Row("resident, 1 TiB untouched", 64, "MiB", resident),
@@ -412,14 +380,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     parser.add_argument("--only", metavar="WORD", default="", help="rows whose text has WORD")
+    parser.add_argument(
+        "--peers", action="store_true", help="measure other projects, too; installed for the time"
+    )
     options = parser.parse_args()
 
     results = []
-    for row in ROWS:
+    for row in (*ROWS, *(peers.ROWS if options.peers else ())):
         if options.only not in row.what:
             continue
         measured = row.measure()
-        ok = measured <= row.budget
+        ok = measured >= row.budget if row.at_least else measured <= row.budget
         figure = {"measured": round(measured, 3), "budget": row.budget, "unit": row.unit}
         results.append({"what": row.what, **figure, "ok": ok})
         if not options.json:

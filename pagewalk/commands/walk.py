@@ -1,6 +1,7 @@
 """`pagewalk walk ADDR`: every entry read for an address, its bits, where the walk stops and why.
 
-Knows which table is meant. Refuses to know how a walk looks (`render`).
+Knows what is told of a walk. Refuses to know how it looks (`render`), and which table is meant
+(`whose`).
 """
 
 import argparse
@@ -8,26 +9,20 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kernel_model.scenarios.spec import SCHEMA
-from kernel_model.words import did_you_mean, show_hex
-from pagewalk.arguments import bad, number
-from pagewalk.playing import add_scenario_options, final_kernel, read_address
+from kernel_model.words import show_hex
+from pagewalk.playing import final_kernel, read_address
+from pagewalk.whose import add_table_options, chosen_table, named_mm, require_canonical
 
 if TYPE_CHECKING:
     from emu import Paging
     from emu.walk import Walk
-    from kernel_model import Kernel, Mm
+    from kernel_model import Kernel
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("address", metavar="ADDR", help="an address, or symbol+offset")
-    parser.add_argument(
-        "--scenario", metavar="S", help="walk in the state that a scenario ends in (default: boot)"
-    )
-    add_scenario_options(parser)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--task", metavar="T", help="whose table (default: the scenario's task)")
-    which.add_argument("--cr3", metavar="PA", help="the table at this physical address")
+    add_table_options(parser)
     parser.add_argument(
         "--against", metavar="T", help="walk under this task's table, too: init_mm, for instance"
     )
@@ -42,13 +37,12 @@ def run(args: argparse.Namespace) -> int:
     kernel, finished = final_kernel(args)
     default = finished.ending.task.mm if finished else kernel.init_mm
     address = read_address(kernel, args.address)
-    name, paging = _table(kernel, args, default)
-    if not paging.is_canonical(address):
-        bad("ADDR", args.address, f"a canonical address of {12 + 9 * paging.levels} bits")
+    name, paging = chosen_table(kernel, args, default)
+    require_canonical("ADDR", args.address, address, paging)
     found = kernel.walk_under(paging, address)
     other: tuple[str, Paging, Walk] | None = None
     if args.against is not None:
-        mm = _mm(kernel, "--against", args.against)
+        mm = named_mm(kernel, "--against", args.against)
         other_paging = kernel.paging(mm)
         other = (args.against, other_paging, kernel.walk_under(other_paging, address))
     if args.json:
@@ -59,28 +53,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _show(kernel, address, (name, paging, found), other)
     return 0
-
-
-def _mm(kernel: "Kernel", argument: str, name: str) -> "Mm":
-    tables = {mm.name: mm for mm in kernel.outside}
-    tables |= {task.comm: task.mm for task in (*kernel.tasks, kernel.init_task)}
-    if name not in tables:
-        bad(argument, repr(name), f"{', '.join(tables)}{did_you_mean(name, tables)}")
-    return tables[name]
-
-
-def _table(kernel: "Kernel", args: argparse.Namespace, default: "Mm") -> "tuple[str, Paging]":
-    """Return the name and the control registers of the walk that was asked for."""
-    if args.task is not None:
-        return args.task, kernel.paging(_mm(kernel, "--task", args.task))
-    if args.cr3 is not None:
-        pa = number("--cr3", args.cr3)
-        if pa & 0xFFF:
-            bad("--cr3", args.cr3, "a 4 KiB aligned physical address")
-        if not kernel.memory.holds(pa, 4096):
-            bad("--cr3", args.cr3, f"an address in RAM, which ends at {kernel.ram:#x}")
-        return f"cr3 {pa:#x}", kernel.cpu.paging.with_root(pa)
-    return default.name, kernel.paging(default)
 
 
 def _walk_json(name: str, paging: "Paging", found: "Walk") -> dict[str, Any]:

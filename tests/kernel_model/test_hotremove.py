@@ -21,7 +21,7 @@ from support.kernel_facts import (
     slots,
 )
 
-from emu import PageFault, PhysAddr, Returned, VirtAddr, ranges
+from emu import PageFault, PhysAddr, Range, Returned, VirtAddr, ranges
 from kernel_model import RELEASES, Kernel
 from kernel_model.drivers import dax_bus_probe, devres_release_all, xe_device_probe
 from kernel_model.errors import EBUSY, KernelError
@@ -83,15 +83,21 @@ def remove(kernel: Kernel, device: Device) -> None:
     assert kernel.run(kernel.init_task, devres_release_all, device.start) == Returned()
 
 
-def mapped(kernel: Kernel) -> list[tuple[int, int, int | None]]:
-    """What init_mm maps: first and last address, frame."""
+def mapped(kernel: Kernel) -> list[Range]:
+    """What init_mm maps, and to which frames."""
     found = ranges(kernel.memory, kernel.paging(kernel.init_mm))
-    return [(r.first, r.last, r.pa) for r in found if r.kind != "not-present"]
+    return [r for r in found if r.kind != "not-present"]
 
 
-def shape(kernel: Kernel) -> list[tuple[int, int]]:
-    """The same without the frames."""
-    return [(first, last) for first, last, _ in mapped(kernel)]
+def shape(kernel: Kernel) -> list[tuple[int, int, int, int]]:
+    """The same without the frames: first and last address, level, rights."""
+    spans: list[tuple[int, int, int, int]] = []
+    for r in mapped(kernel):
+        first = r.first
+        if spans and spans[-1][1:] == (first - 1, r.level, r.rights):
+            first = VirtAddr(spans.pop()[0])
+        spans.append((first, r.last, r.level, r.rights))
+    return spans
 
 
 # -- what goes, and what comes back
@@ -496,14 +502,14 @@ def test_a_part_that_went_can_come_back_alone(make: Callable[..., Kernel]) -> No
     kernel = make("6.17")
     pfn = 64 * GIB >> 12
     add_pages(kernel, 0, pfn, 4 * 512, None, None)
-    before = mapped(kernel)
+    before = shape(kernel)
     remove_pages(kernel, pfn + 512, 512)
     valid = [kernel.sections.pfn_valid(pfn + n * 512) for n in range(4)]
 
     error = add_pages(kernel, 0, pfn + 512, 512, None, None)
 
     assert (valid, error) == ([True, False, True, True], 0)
-    assert [found[:2] for found in before] == shape(kernel)
+    assert shape(kernel) == before
 
 
 # -- the story

@@ -43,6 +43,12 @@ def test_the_output_shown_is_the_output_in_its_order():
     assert [line for line in shown if line != "…" and line not in printed] == []
 
 
+def test_the_difference_shown_is_the_output():
+    _, text, _ = run_cli("diff", "init_mm", "modprobe", "--scenario", "vmemmap-devdax", parse=False)
+
+    assert blocks("text")[1] == text
+
+
 @pytest.mark.parametrize(("arguments", "promised"), commands())
 def test_every_command_shown_runs(arguments, promised, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
@@ -56,8 +62,8 @@ def test_every_command_shown_runs(arguments, promised, monkeypatch):
 
 @pytest.mark.parametrize(
     ("code", "printed"),
-    list(zip(blocks("python"), ["__init_single_page+0x9/0x6d", ""], strict=True)),
-    ids=["kernel", "probe"],
+    list(zip(blocks("python"), ["__init_single_page+0x9/0x6d", "", ""], strict=True)),
+    ids=["kernel", "probe", "bulk"],
 )
 def test_the_python_shown_runs(code, printed, capsys):
     exec(compile(code, "README.md", "exec"), {})
