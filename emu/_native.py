@@ -97,6 +97,7 @@ def _executable(size: int) -> mmap.mmap:
 
 
 @cache
+@cache
 def _assembled(registers: bool) -> tuple[bytes, bytes, bytes]:
     """Assemble the callbacks. They refer to nothing outside themselves but the tape."""
     assembler = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)

@@ -11,6 +11,7 @@ the engine reports some of the accesses of an instruction that then faults.
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -22,9 +23,10 @@ from emu._repertoire import Known, Repertoire
 from emu._tape import ACCESS, CAPACITY, MASKS, NOBODY, WALK, Tape, Word
 from emu._unicorn import is_store, unpack_registers
 from emu.cpu import Cpu
-from emu.events import Cr3Switch, Delivered, Event, Faulted, Invalidated
+from emu.events import Cr3Switch, Delivered, Edited, Event, Faulted, Invalidated
 from emu.fault import OutsideRam, PageFault, Returned, Shutdown, StepLimit, Stop, Trap
 from emu.interrupts import Delivery, is_fault
+from emu.machine import Machine
 from emu.operands import Kind, Operands, invalidation
 from emu.paging import FRAME_SIZE, U64, PhysAddr, VirtAddr
 from emu.walk import walk
@@ -48,6 +50,36 @@ def why_not_native() -> str | None:
     return _native.why_not()
 
 
+class Kept:
+    """Keeps chunks, so that about the last `nr` events can be had; all of them if that is None."""
+
+    def __init__(self, nr: int | None) -> None:
+        if nr is not None and nr < 1:
+            raise ValueError(f"keep={nr}: expected at least 1, or None for everything")
+        self._nr: Final = nr
+        self._chunks: deque[Chunk] = deque()
+        self._size = 0  # events in these
+
+    def __call__(self, chunk: "Chunk") -> None:
+        """Keep one more."""
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        while self._nr is not None and self._size - len(self._chunks[0]) >= self._nr:
+            self._size -= len(self._chunks.popleft())
+
+    def events(self) -> list[Event]:
+        """Return the events that are kept."""
+        found = [event for chunk in self._chunks for event in chunk.events()]
+        return found if self._nr is None else found[-self._nr :]
+
+    def drain(self) -> "list[Chunk]":
+        """Return the chunks that are kept, and forget them."""
+        chunks = list(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        return chunks
+
+
 class Recorder:
     """Records everything that a CPU does while it is entered, over any number of runs.
 
@@ -59,7 +91,7 @@ class Recorder:
     nothing is kept: it is given the chunks while the CPU runs, the last one when the recorder
     ends; what it raises ends the run. `registers` has the general registers recorded before each
     instruction. `native` is for tests: whether machine code records; by default where it can.
-    `number` is what the chunks call the CPU. One recorder a CPU at a time.
+    One recorder a CPU at a time; several CPUs are for `MachineRecorder`.
     """
 
     def __init__(
@@ -71,17 +103,15 @@ class Recorder:
         sink: "Callable[[Chunk], object] | None" = None,
         native: bool | None = None,
         number: int = 0,
+        turns: "list[Recorder] | None" = None,
     ) -> None:
-        if keep is not None and keep < 1:
-            raise ValueError(f"keep={keep}: expected at least 1, or None for everything")
         self._cpu: Final = cpu
         self._memory: Final = cpu.memory
-        self._keep: Final = keep
-        self._sink: Final = sink
+        self._kept: Final = Kept(keep)
+        self._sink: Final = self._kept if sink is None else sink
         self._number: Final = number
+        self._turns: Final = [] if turns is None else turns  # who is entered, of several
         self._native: Final = _native.runs_here() if native is None else native
-        self._chunks: deque[Chunk] = deque()
-        self._kept = 0  # events in these
         self._tape: Final = Tape(registers=registers)
         self._words: Final = self._tape.words
         self._repertoire: Final = Repertoire(cpu, self._tape, native=self._native)
@@ -123,8 +153,7 @@ class Recorder:
         self._cpu.engine.onlooker = None
         self._recording.end()
         self._repertoire.forget()
-        if self._sink is not None:
-            self.flush()
+        self.flush()
 
     @property
     def instructions(self) -> int:
@@ -139,8 +168,7 @@ class Recorder:
     def events(self) -> list[Event]:
         """Return the events that are kept."""
         self.flush()
-        found = [event for chunk in self._chunks for event in chunk.events()]
-        return found if self._keep is None else found[-self._keep :]
+        return self._kept.events()
 
     def drain(self) -> Iterator[Event]:
         """Yield the events that are kept, and forget them. Not while the CPU runs."""
@@ -149,10 +177,12 @@ class Recorder:
     def drain_chunks(self) -> "list[Chunk]":
         """Return the chunks that are kept, and forget them. Not while the CPU runs."""
         self.flush()
-        chunks = list(self._chunks)
-        self._chunks.clear()
-        self._kept = 0
-        return chunks
+        return self._kept.drain()
+
+    def edited(self, entry_pa: int, nr: int, by: str) -> None:
+        """Record that entries were written from outside the CPU, by what is called `by`."""
+        entry = self._memory.words[entry_pa >> 3]
+        self._mark(Edited(PhysAddr(entry_pa), nr, entry, by))
 
     def flush(self) -> None:
         """Cut the tape, and hand the chunk on. Not while the CPU runs."""
@@ -172,19 +202,16 @@ class Recorder:
         self._before += words[HEAD]
         words[HEAD] = words[ACCESSES] = words[WALKS] = self._walks = 0
         self._snapshots, self._marks = {}, []
-        if self._sink is not None:
-            self._sink(chunk)
-            return
-        self._chunks.append(chunk)
-        self._kept += len(chunk)
-        while self._keep is not None and self._kept - len(self._chunks[0]) >= self._keep:
-            self._kept -= len(self._chunks.popleft())
+        self._sink(chunk)
 
     # -- the beginning of a run of the engine, and how far it goes
 
     def begin(self, count: int) -> None:
         """Be told by the engine that it is entered, for so many instructions at most."""
         self._finish_walk()
+        if self._turns and self._turns[-1] is not self:
+            self._turns.pop().flush()
+            self._turns.append(self)
         self._repertoire.refresh()
         self._from, self._taken, self._at_limit = self.instructions, 0, False
         self._last = self._from + count if count else None
@@ -429,6 +456,61 @@ class Recorder:
         for pa, before, _ in zip(*[iter(words)] * 3, strict=True):
             entries += pa, before, self._memory.words[pa >> 3]
         WALK.pack_into(self._tape.walks, number * WALK.size, *head, levels, _FAULTED, *entries)
+
+
+class MachineRecorder:
+    """Records everything that all CPUs of a machine do, as one stream: see `Recorder`.
+
+    CPUs take turns, and each turn is in chunks of its own.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        keep: int | None = None,
+        registers: bool = False,
+        sink: "Callable[[Chunk], object] | None" = None,
+    ) -> None:
+        self._kept: Final = Kept(keep)
+        turns: list[Recorder] = []
+        self._recorders: Final = [
+            Recorder(cpu, registers=registers, sink=sink or self._kept, number=nr, turns=turns)
+            for nr, cpu in enumerate(machine.cpus)
+        ]
+        turns.append(self._recorders[0])
+        self._turns: Final = turns
+        self._stack: Final = ExitStack()
+
+    def __enter__(self) -> "MachineRecorder":
+        with ExitStack() as stack:
+            for recorder in self._recorders:
+                stack.enter_context(recorder)
+            self._stack.push(stack.pop_all())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._turns[-1].flush()
+        self._stack.close()
+
+    @property
+    def instructions(self) -> int:
+        """How many instructions completed, on all CPUs."""
+        return sum(recorder.instructions for recorder in self._recorders)
+
+    def events(self) -> list[Event]:
+        """Return the events that are kept."""
+        self._turns[-1].flush()
+        return self._kept.events()
+
+    def drain_chunks(self) -> "list[Chunk]":
+        """Return the chunks that are kept, and forget them. Not while a CPU runs."""
+        self._turns[-1].flush()
+        return self._kept.drain()
+
+    def edited(self, entry_pa: int, nr: int, by: str) -> None:
+        """Record that entries were written from outside the CPUs, by what is called `by`."""
+        self._turns[-1].edited(entry_pa, nr, by)
 
 
 _FAULTED: Final = 2  # instead of whether a walk ended without a fault: it did not, and is finished

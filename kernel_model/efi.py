@@ -156,3 +156,4 @@ def _copy(kernel: "Kernel", new: PhysAddr, old: PhysAddr, first: int, end: int) 
     words = kernel.memory.words
     to, source = new // ENTRY_SIZE, old // ENTRY_SIZE
     words[to + first : to + end] = words[source + first : source + end]
+    kernel.pgtable.writers.tell(new + ENTRY_SIZE * first, end - first)

@@ -97,16 +97,19 @@ def pgd_alloc(kernel: "Kernel", name: str) -> Mm:
     """
     user = kernel.init_mm.user
     mm = Mm(name, kernel.frames.allocate()) if user is None else alloc_two_tables(kernel, name)
-    words = kernel.memory.words
-    boundary = kernel.layout.kernel_pgd_boundary
-    new, old = mm.pgd >> 3, kernel.init_mm.pgd >> 3
-    words[new + boundary : new + ENTRIES] = words[old + boundary : old + ENTRIES]
+    _copy_kernel_slots(kernel, mm, kernel.init_mm)
     if mm.user is not None and user is not None:
-        new, old = mm.user.pgd >> 3, user.pgd >> 3
-        words[new + boundary : new + ENTRIES] = words[old + boundary : old + ENTRIES]
+        _copy_kernel_slots(kernel, mm.user, user)
         kernel.outside[mm.user] = None
     kernel.pgd_list[mm] = None
     return mm
+
+
+def _copy_kernel_slots(kernel: "Kernel", mm: Mm, source: Mm) -> None:
+    words, boundary = kernel.memory.words, kernel.layout.kernel_pgd_boundary
+    new, old = mm.pgd >> 3, source.pgd >> 3
+    words[new + boundary : new + ENTRIES] = words[old + boundary : old + ENTRIES]
+    kernel.pgtable.writers.tell((new + boundary) << 3, ENTRIES - boundary, "pgd_alloc")
 
 
 def alloc_two_tables(kernel: "Kernel", name: str) -> Mm:

@@ -86,6 +86,7 @@ class Pgtable:
         """Write an entry, and note who did: the running function if not `by`."""
         self._words[entry_pa >> 3] = entry
         self.writers.note(entry_pa, 1, by)
+        self.writers.tell(entry_pa, 1, by)
 
     def fill(self, entry_pa: PhysAddr, first: int, step: int, nr: int) -> None:
         """Write `nr` neighbouring entries: first, first + step, … The running function does."""
@@ -94,6 +95,7 @@ class Pgtable:
         entries = array("Q", range(first, last, step)) if step else array("Q", [first]) * nr
         self._words[at : at + nr] = memoryview(entries)
         self.writers.note(entry_pa, nr)
+        self.writers.tell(entry_pa, nr)
 
     def entries(self, entry_pa: PhysAddr, nr: int) -> list[int]:
         """Read `nr` neighbouring entries."""

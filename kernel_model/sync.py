@@ -63,12 +63,15 @@ def _sync_one(kernel: "Kernel", addr: int, by: str, start: int) -> int:
     if not reference & counts:
         return 0
     filled = 0
+    tell = kernel.pgtable.writers.watcher
     for mm in kernel.pgd_list:
         at = (mm.pgd >> 3) + slot
         entry = words[at]
         if not entry & counts:
             words[at] = reference
             filled += 1
+            if tell is not None:
+                tell(at << 3, 1, by)
         elif (entry ^ reference) & ADDRESS:
             kernel.history.append(SyncDied(start, addr, by, mm.name, mm.pgd))
             kernel.bug(f"{by}_bug")
@@ -84,6 +87,7 @@ def _clear_one(kernel: "Kernel", addr: int) -> None:
         entry_pa = pgtable.pgd_offset(mm.pgd, addr)
         if not pgtable.top_none(pgtable.get(entry_pa)):
             kernel.memory.words[entry_pa >> 3] = 0
+            pgtable.writers.tell(entry_pa, 1, "sync_global_pgds")
             cleared += 1
     slot = kernel.layout.pgd_index(addr)
     kernel.history.append(Cleared(addr, slot, "sync_global_pgds", cleared))

@@ -9,7 +9,7 @@ A run of neighbouring entries with one writer is one record, so a table filled f
 as much as an entry.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 from weakref import ref
@@ -49,20 +49,32 @@ class Writers:
         """The first entry's place, the byte after the last, the writer, when; see `Write`."""
         self.unframed = "boot"
         """Who writes while no kernel function runs."""
+        self.watcher: Callable[[int, int, str], None] | None = None
+        """Told of what Python writes for the kernel: the first entry's place, how many, by whom."""
 
     def note(self, entry_pa: PhysAddr, nr: int = 1, by: str | None = None) -> None:
         """Remember who writes `nr` entries from `entry_pa` on: the running function if not `by`."""
         kernel = self._kernel()
         assert kernel is not None
         if by is None:
-            frames = kernel.current.frames
-            by = frames[-1][0] if frames else self.unframed
+            by = self._writer()
         at = len(kernel.history)
         first, end, writer, when = self._runs[-1]
         if end == entry_pa and writer == by and when == at:
             self._runs[-1] = first, entry_pa + nr * ENTRY_SIZE, by, at
         else:
             self._runs.append((entry_pa, entry_pa + nr * ENTRY_SIZE, by, at))
+
+    def tell(self, entry_pa: int, nr: int = 1, by: str | None = None) -> None:
+        """Tell the watcher, if there is one, that entries have been written from Python."""
+        if self.watcher is not None:
+            self.watcher(entry_pa, nr, self._writer() if by is None else by)
+
+    def _writer(self) -> str:
+        kernel = self._kernel()
+        assert kernel is not None
+        frames = kernel.current.frames
+        return frames[-1][0] if frames else self.unframed
 
     def last(self, entry_pa: PhysAddr) -> tuple[int, Write] | None:
         """Return who wrote an entry last, with the record's number; None if nobody noted that.

@@ -10,11 +10,11 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
-from emu import _layout, _unicorn
+from emu import _layout, _native, _unicorn
 from emu._unicorn import Engine
 from emu.cpu import Cpu
 from emu.deviations import DEVIATIONS
-from emu.proofs import PROOFS, ProofFailed, bare, hooks, refusals, state
+from emu.proofs import PROOFS, ProofFailed, bare, hooks, recording, refusals, state
 from emu.proofs.bare import Bare, Stopped
 from emu.refusals import Refusals
 
@@ -249,3 +249,17 @@ def test_a_lost_write_protection_hook_is_noticed(monkeypatch: pytest.MonkeyPatch
 def test_a_place_is_named_by_its_region() -> None:
     assert bare.place(bare.CODE + 3) == "code+0x3"
     assert bare.place(0x123) == "0x123"
+
+
+def test_recorders_that_differ_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, fill = _native._assembled(False)
+    monkeypatch.setattr(_native, "_assembled", lambda _: (code, b"\xc3", fill))
+
+    with pytest.raises(ProofFailed, match="Python sees others"):
+        PROOF["recorder"].see()
+
+
+def test_a_host_without_machine_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "why_not_native", lambda: "riscv64 has another convention")
+
+    assert PROOF["recorder"].see() == "Python records, 20 events: riscv64 has another convention"
