@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import in_bulk
 import peers
+import recording
 import unicorn
 from measuring import Row, best, ratio
 from unicorn import x86_const as x86
@@ -352,6 +353,7 @@ ROWS: tuple[Row, ...] = (
     Row("an explained walk, 4 levels", 5, "us", lambda: explained_walk(4)),
     Row("an explained walk, 5 levels", 5, "us", lambda: explained_walk(5)),
     *in_bulk.ROWS,
+    *recording.ROWS,
     Row("a turn of two CPUs", 100, "us", turn),
     Row("a fresh Machine of 1 TiB", 1, "ms", fresh_machine),
     Row("resident, 1 TiB untouched", 64, "MiB", resident),

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from in_bulk import addresses, scattered
 from measuring import Row, ratio
+from recording import times_as_fast_as_python_hooks
 
 from emu import PhysAddr, walk_many
 
@@ -93,6 +94,13 @@ PEERS = (
         what="walk_many, times as fast as volatility3's translate",
         at_least=80,
         measure=volatility3_translate,
+    ),
+    Peer(
+        module="unicorn",
+        requirement="",
+        what="full trace, times as fast as a Unicorn script with Python hooks",
+        at_least=12,
+        measure=times_as_fast_as_python_hooks,
     ),
 )
 
