@@ -66,7 +66,9 @@ class HotLoop:
 REGISTERS = {"rdi": DATA, "rsp": STACK, "r8": DATA + 0xFFF, "r9": DATA}
 
 
-def recorded_rate(*, registers: bool = False, native: bool | None = None) -> float:
+def recorded_rate(
+    *, registers: bool = False, native: bool | None = None, turns: int = TURNS
+) -> float:
     """Record the loop; return millions of instructions a second."""
     loop = HotLoop()
     sizes: list[tuple[int, int]] = []
@@ -77,12 +79,11 @@ def recorded_rate(*, registers: bool = False, native: bool | None = None) -> flo
 
     with Recorder(loop.machine.cpu, sink=count, registers=registers, native=native):
         loop.run(1000)
-        took = min(loop.run(TURNS) for _ in range(ROUNDS))
-    turns = TURNS * ROUNDS + 1000
+        took = _best(lambda: loop.run(turns))
     nr_instructions, nr_accesses = map(sum, zip(*sizes, strict=True))
-    assert nr_instructions == INSTRUCTIONS * turns
-    assert nr_accesses == ACCESSES * turns
-    return TURNS * INSTRUCTIONS / took / 1e6
+    assert nr_instructions == INSTRUCTIONS * (turns * ROUNDS + 1000)
+    assert nr_accesses == ACCESSES * (turns * ROUNDS + 1000)
+    return turns * INSTRUCTIONS / took / 1e6
 
 
 def untraced_ratio() -> float:
@@ -97,12 +98,21 @@ def untraced_ratio() -> float:
 
 
 def times_as_fast_as_python_hooks() -> float:
-    """Record the loop, and have a plain script do so that hooks Unicorn in Python.
-
-    The script keeps less: no linear address, and no value of a load, for which its binding has no
-    hook.
-    """
+    """Record the loop, and have a plain script do so that hooks Unicorn in Python, in turns."""
     loop = HotLoop()
+    theirs = python_hooks(loop)
+    with Recorder(loop.machine.cpu, sink=lambda chunk: None):
+        loop.run(1000)
+        times = [(theirs(), loop.run(TURNS) / TURNS) for _ in range(ROUNDS)]
+    return min(time for time, _ in times) / min(time for _, time in times)
+
+
+def python_hooks(loop: HotLoop) -> Callable[[], float]:
+    """Return what runs the loop with Python hooks, and says how long a turn takes, in seconds.
+
+    The script keeps less than a recorder: no linear address, and no value of a load, for which its
+    binding has no hook.
+    """
     uc = _bare(loop)
     run = _bare_runner(uc, loop)
     kept: list[tuple[int, ...]] = []
@@ -121,10 +131,29 @@ def times_as_fast_as_python_hooks() -> float:
         assert len(kept) == few * (INSTRUCTIONS + ACCESSES) + 1  # and the hlt
         return took / few
 
-    with Recorder(loop.machine.cpu, sink=lambda chunk: None):
-        loop.run(1000)
-        times = [(theirs(), loop.run(TURNS) / TURNS) for _ in range(ROUNDS)]
-    return min(time for time, _ in times) / min(time for _, time in times)
+    return theirs
+
+
+def rates() -> dict[str, float]:
+    """Return millions of instructions a second, by who runs the loop."""
+    loop = HotLoop()
+    bare = _bare_runner(_bare(loop), loop)
+    loop.run(1000)
+    bare(1000)
+    script = python_hooks(loop)
+    millions = INSTRUCTIONS / 1e6
+    return {
+        "Unicorn, nothing recorded": millions * 10 * TURNS / _best(lambda: bare(10 * TURNS)),
+        "pagewalk, nothing recorded": millions * 10 * TURNS / _best(lambda: loop.run(10 * TURNS)),
+        "pagewalk, full trace": recorded_rate(),
+        "pagewalk, full trace and 16 registers": recorded_rate(registers=True),
+        "pagewalk, recorded by Python": recorded_rate(native=False, turns=TURNS // 20),
+        "a Unicorn script with Python hooks": millions / _best(script),
+    }
+
+
+def _best(run: Callable[[], float]) -> float:
+    return min(run() for _ in range(ROUNDS))
 
 
 def _bare(loop: HotLoop) -> Any:
