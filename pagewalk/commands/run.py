@@ -65,7 +65,7 @@ def _document(finished: "ScenarioRun", recorder: "Recorder | None") -> dict[str,
     """Return the JSON of a run, with the events that were asked for."""
     document = finished.as_json()
     if recorder is not None:
-        from pagewalk.render_trace import Objects
+        from pagewalk.objects import Objects
 
         kernel = finished.kernel
         objects = Objects(kernel.image.describe, kernel.layout.levels)

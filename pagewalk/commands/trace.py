@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from emu import Stop
     from emu.events import Event
     from pagewalk.bare import Bare, Region
-    from pagewalk.render_trace import Objects
+    from pagewalk.objects import Objects
 
 _SLICE = 10_000  # steps; what is recorded of them is held in memory
 _BATCH = 1_000  # events that are printed at once
@@ -226,7 +226,7 @@ def _end_lines(bare: "Bare", tracing: Tracing) -> "Iterator[str]":
 def _print_json(bare: "Bare", tracing: Tracing, file: str) -> None:
     """Print the document while the run goes on. It is whole even if the run is interrupted."""
     from kernel_model.scenarios.spec import SCHEMA
-    from pagewalk.render_trace import Objects
+    from pagewalk.objects import Objects
 
     paging = bare.cpu.paging
     head = {
