@@ -5,7 +5,7 @@ Refuses to know where events come from. numpy is for those who bring chunks.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,7 +53,7 @@ class Objects:
             line = self.instruction(event)
             if event.registers is None:
                 return line
-            return with_registers(line, map(register_text, GENERAL, event.registers))
+            return with_registers(line, register_text(GENERAL, event.registers))
         if isinstance(event, Accessed):
             va, pa, size, value, kind = event
             if va is None:
@@ -160,23 +160,29 @@ class Objects:
 
 def access_objects(chunk: "Chunk") -> list[str]:
     """Return what `Objects.of` does for each access of a chunk, sooner."""
-    kinds = "read", "write"
-    return [
-        _ACCESS % (kinds[is_write], va, pa, size, value)
-        if has_va
-        else _HIDDEN % (kinds[is_write], pa, size, value)
-        for va, pa, value, _, size, is_write, has_va in chunk.accesses.tolist()
-    ]
+    columns = chunk.accesses
+    kinds = ["write" if is_write else "read" for is_write in columns["is_write"].tolist()]
+    parts = [columns[name].tolist() for name in ("va", "pa", "size", "value")]
+    texts = [_ACCESS % part for part in zip(kinds, *parts, strict=True)]
+    for hidden in (~columns["has_va"]).nonzero()[0].tolist():
+        kind, _, *rest = (part[hidden] for part in (kinds, *parts))
+        texts[hidden] = _HIDDEN % (kind, *rest)
+    return texts
 
 
-def with_registers(instruction: str, registers: Iterable[str]) -> str:
-    """Return an instruction's object with its registers, each as `register_text` gives it."""
-    return f'{instruction[:-1]}, "registers": {{{", ".join(registers)}}}}}'
+def with_registers(instruction: str, registers: str) -> str:
+    """Return an instruction's object with its registers, which `register_text` has formatted."""
+    return f'{instruction[:-1]}, "registers": {{{registers}}}}}'
 
 
-def register_text(name: str, value: int) -> str:
-    """Return one register's part of an instruction's object."""
-    return f'"{name}": "{value:#x}"'
+def register_text(names: Sequence[str], values: Iterable[int]) -> str:
+    """Return these registers' part of an instruction's object."""
+    return _register_format(tuple(names)) % tuple(values)
+
+
+@lru_cache
+def _register_format(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}": "%#x"' for name in names)
 
 
 def _walked(event: Walked) -> dict[str, Any]:

@@ -194,3 +194,20 @@ def _entries(walk: Walk, blamed: Callable[[int], bool]) -> str:
 def outcome(stop: Stop) -> str:
     """Return the one word for how a run ended."""
     return _OUTCOME[type(stop)]
+
+
+def end_line(
+    word: str, stop: Stop | None, instructions: int, failure: str | None, symbolise: Symbolise
+) -> str:
+    """Say how a run ended, and after how many instructions."""
+    count = f"{instructions} instruction{'' if instructions == 1 else 's'}"
+    if stop is None:
+        return f"error: {failure}, after {count}"
+    text = with_symbol(stop, symbolise)
+    if isinstance(stop, StepLimit) and stop.steps is not None:
+        text += ": it had not returned; --max-steps allows more"
+    elif isinstance(stop, Returned):
+        text += f" after {count}"
+    else:
+        text += f", after {count}"
+    return f"{word}: {text}"

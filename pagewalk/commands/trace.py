@@ -201,26 +201,15 @@ def _lines(bare: "Bare", tracing: Tracing, file: str) -> "Generator[str, None, N
         yield "\n".join(batch)
         raise
     yield "\n".join([*batch, ""])
-    yield from _end_lines(bare, tracing)
+    yield _end_line(bare, tracing)
 
 
-def _end_lines(bare: "Bare", tracing: Tracing) -> "Iterator[str]":
-    from emu import Returned, StepLimit
-    from pagewalk.render_trace import outcome, with_symbol
+def _end_line(bare: "Bare", tracing: Tracing) -> str:
+    from pagewalk.render_trace import end_line, outcome
 
-    count = f"{tracing.instructions} instruction{'' if tracing.instructions == 1 else 's'}"
     stop = tracing.stop
-    if stop is None:
-        yield f"error: {tracing.failure}, after {count}"
-        return
-    text = with_symbol(stop, bare.symbol)
-    if isinstance(stop, StepLimit):
-        text += ": it had not returned; --max-steps allows more"
-    elif isinstance(stop, Returned):
-        text += f" after {count}"
-    else:
-        text += f", after {count}"
-    yield f"{outcome(stop)}: {text}"
+    word = "error" if stop is None else outcome(stop)
+    return end_line(word, stop, tracing.instructions, tracing.failure, bare.symbol)
 
 
 def _print_json(bare: "Bare", tracing: Tracing, file: str) -> None:
