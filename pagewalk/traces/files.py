@@ -109,6 +109,15 @@ class TraceFile:
                 self._output.close()
             self._writer = None
 
+    def as_json(self) -> dict[str, object]:
+        """Return what was written."""
+        return {
+            "file": self.path,
+            "events": self.events,
+            "instructions": self.instructions,
+            "bytes": self.size,
+        }
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
