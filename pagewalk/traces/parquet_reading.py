@@ -108,6 +108,7 @@ def _events(columns: dict[str, list[Any]], names: dict[int, str]) -> Iterator[Pa
             event = parsing.read_event(found)
         else:
             event = _OTHERS[kind]({name: column[row] for name, column in columns.items()})
+            found = {"task": columns["task"][row]} if kind == "cr3" else None
         if found is None and symbols[row] is not None and rip not in names:
             names[rip] = symbols[row]
             found = {"rip": f"{rip:#x}", "symbol": symbols[row]}
