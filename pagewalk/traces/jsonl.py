@@ -179,7 +179,7 @@ def _texts(path: str) -> Iterator[bytes]:
     with open(path, "rb") as file:
         reader = decompressor.stream_reader(file, read_across_frames=True)
         try:
-            while text := reader.read(_BLOCK):
+            while text := reader.read1(_BLOCK):
                 yield text
         except zstandard.ZstdError as error:
             raise Damaged(f"it cannot be decompressed: {error}") from None

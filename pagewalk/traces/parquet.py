@@ -1,18 +1,14 @@
 """`.parquet`: a row for each event, with typed columns.
 
-Knows the columns, and fills them from a chunk's arrays. Refuses to know how a file is read
-(`parquet_reading`). The file is a row of whole small Parquet files, one for each row group, and
-behind them a footer for all: a reader that knows nothing of that sees one file, and of one that
-was cut off, each small file that is whole can be read.
+Knows the columns, and fills them from a chunk's arrays. Refuses to know how a file is made of row
+groups (`parquet_groups`) and how it is read (`parquet_reading`).
 """
 
-import io
 import json
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from emu.chunks import Chunk
 from emu.events import Cr3Switch, Delivered, Edited, Event, Executed, Faulted, Invalidated, Walked
@@ -20,17 +16,15 @@ from emu.registers import GENERAL
 from pagewalk.objects import Objects
 from pagewalk.render_trace import mnemonic
 from pagewalk.traces import rows
-from pagewalk.traces.behind import Behind
 from pagewalk.traces.header import Header, Names
 from pagewalk.traces.output import Output
-from pagewalk.traces.parquet_footer import MAGIC, moved
+from pagewalk.traces.parquet_groups import Groups
 
 ROWS: Final = 1 << 18
 """How many rows a row group has, or somewhat more; so many may be lost if the process is killed."""
 
-HEADER: Final = b"pagewalk"  # keys of the metadata: as JSON, ...
+HEADER: Final = b"pagewalk"  # keys of a footer's metadata, as JSON
 ENDING: Final = b"pagewalk.end"
-WHOLE: Final = b"pagewalk.whole"  # ... and there if the footer is one for all row groups
 
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
 _STEP: Final = pa.struct(
@@ -83,11 +77,10 @@ class Writer:
     """Writes row groups, and in the end a footer for all of them."""
 
     def __init__(self, output: Output, header: Header, names: Names) -> None:
-        self.events = self.instructions = 0
-        self._output = output
         self._names = names
-        self._header = {HEADER: json.dumps(header.as_json()).encode()}
         self._schema = schema(header.registers)
+        metadata = {HEADER: json.dumps(header.as_json()).encode()}
+        self._groups = Groups(output, self._schema, metadata)
         self._objects = Objects(names.symbolise, header.paging.levels, names.task)
         words = {name: _Words() for name, kind in _COLUMNS if pa.types.is_dictionary(kind)}
         words["event"].numbers.update(_KIND)
@@ -95,12 +88,8 @@ class Writer:
         self._shapes = rows.Shapes(self._known)
         self._cr3 = dict(enumerate(header.cr3))
         self._last: dict[int, tuple[int, int]] = {}  # of each CPU: the last rip and its symbol
-        self._footers: list[Any] = []
         self._waiting: list[Any] = []
         self._waits = [0, 0]  # events, instructions
-        self._behind: Behind[bytes] = Behind()
-        self._in_group = 0, 0
-        self._whole = 0
         self._put_group()
 
     def write(self, chunk: Chunk) -> None:
@@ -116,48 +105,25 @@ class Writer:
         """Write the last row group, and the footer, which has the ending."""
         if self._waiting:
             self._put_group()
-        self._finish_group()
-        self._behind.stop()
-        self._put_footer({ENDING: json.dumps(ending).encode()})
+        self._groups.close({ENDING: json.dumps(ending).encode()})
 
     def rescue(self) -> None:
         """Take back the row group that was begun, and write a footer for the others."""
-        self._behind.stop()
-        self._output.cut(self._whole)
-        try:
-            self._put_footer({})
-        except OSError:
-            self._output.cut(self._whole)
+        self._groups.rescue()
+
+    @property
+    def events(self) -> int:
+        """How many are in the file."""
+        return self._groups.events
+
+    @property
+    def instructions(self) -> int:
+        """How many are in the file."""
+        return self._groups.instructions
 
     def _put_group(self) -> None:
-        table = pa.concat_tables(self._waiting or [self._schema.empty_table()])
-        wanted = self._schema.with_metadata(self._header)
-        self._finish_group()
-        self._behind.begin(lambda: _file(table.unify_dictionaries(), wanted))
-        self._in_group = self._waits[0], self._waits[1]
+        self._groups.put(self._waiting, *self._waits)
         self._waiting, self._waits = [], [0, 0]
-
-    def _finish_group(self) -> None:
-        """Write the row group that was begun."""
-        file = self._behind.result()
-        if file is not None:
-            body, footer = moved(file, self._output.size)
-            self._output.write(body + footer)
-            self._whole = self._output.size
-            self._footers.append(pq.read_metadata(pa.BufferReader(MAGIC + footer)))
-            self.events += self._in_group[0]
-            self.instructions += self._in_group[1]
-
-    def _put_footer(self, more: dict[bytes, bytes]) -> None:
-        """Write what makes all that is written one file: a file without rows, and all footers."""
-        metadata = {**self._header, WHOLE: b"1", **more}
-        file = _file(self._schema.empty_table(), self._schema.with_metadata(metadata))
-        footer = pq.read_metadata(pa.BufferReader(file))
-        for one in self._footers:
-            footer.append_row_groups(one)
-        sink = io.BytesIO()
-        footer.write_metadata_file(sink)
-        self._output.write(sink.getvalue())
 
     def _known(self, shape: Executed) -> tuple[int, int, int, int]:
         """Return an instruction's RIP, and the numbers of its symbol, bytes and text."""
@@ -300,22 +266,3 @@ class _Table:
         if field.name not in self._columns:
             return pa.nulls(self._nr, field.type)
         return pa.array(self._columns[field.name], field.type, mask=~self._filled[field.name])
-
-
-def _file(table: Any, wanted: Any) -> bytes:
-    """Return a table as a Parquet file."""
-    words = [field.name for field in wanted if pa.types.is_dictionary(field.type)]
-    numbers = [field.name for field in wanted if pa.types.is_uint64(field.type)]
-    sink = io.BytesIO()
-    with pq.ParquetWriter(
-        sink,
-        wanted,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=words,
-        column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
-        write_page_checksum=True,
-    ) as writer:
-        if table.num_rows:
-            writer.write_table(table.replace_schema_metadata(wanted.metadata), len(table))
-    return sink.getvalue()

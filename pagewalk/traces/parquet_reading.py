@@ -25,8 +25,9 @@ from emu.events import (
 )
 from emu.registers import GENERAL
 from pagewalk.traces import parsing
-from pagewalk.traces.parquet import ENDING, HEADER, WHOLE
+from pagewalk.traces.parquet import ENDING, HEADER
 from pagewalk.traces.parquet_footer import MAGIC, find_magic
+from pagewalk.traces.parquet_groups import WHOLE
 from pagewalk.traces.stream import Damaged, Object, Part
 
 _BATCH: Final = 1 << 14  # rows that are in memory as Python's objects
@@ -62,8 +63,9 @@ def read_parts(path: str) -> Iterator[Part]:
     try:
         for footer in footers:
             file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
-            for batch in file.iter_batches(_BATCH):
-                yield from _events(batch.to_pydict(), names)
+            for group in range(footer.num_row_groups):
+                for batch in file.iter_batches(_BATCH, row_groups=[group]):
+                    yield from _events(batch.to_pydict(), names)
     except (pa.ArrowException, OSError) as error:
         raise Damaged(" ".join(str(error).split())) from None
     except (ValueError, KeyError, TypeError) as error:
