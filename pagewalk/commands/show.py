@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is selected; 0 if the file could be read."""
-    last = None if args.last is None else number("--last", args.last, least=1, most=1 << 32)
+    last = None if args.last is None else number("--last", args.last, least=1, most=10_000_000)
     from pagewalk.traces.reading import read_trace
     from pagewalk.traces.selecting import Selection
 
@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
         for name, value in others.items():
             if value is not None:
                 bad("--writes-to", repr(args.writes_to), f"no --{name} beside it")
-    symbol = args.rip if args.rip is not None and not _is_span(args.rip) else None
+    symbol = None
+    if args.rip is not None and not _is_span(args.rip):
+        symbol = args.rip.partition("/")[0]
     selection = Selection(
         rip=None if args.rip is None or symbol else _span("--rip", args.rip),
         symbol=symbol,

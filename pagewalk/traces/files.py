@@ -105,7 +105,7 @@ class TraceFile:
         """
         if self._writer is not None:
             with self._told():
-                self._writer.close({**ending, "events": self.events})
+                self._writer.close({**ending, "nr_events": self.events})
                 self._output.close()
             self._writer = None
 

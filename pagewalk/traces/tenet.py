@@ -50,19 +50,22 @@ class Writer:
         self._output.cut(self._whole)
 
     def _write(self, chunk: Chunk) -> None:
-        assert chunk.registers is not None
+        values = chunk.registers
+        if values is None:
+            assert not len(chunk.instructions)
+            values = np.empty((0, len(GENERAL)), np.uint64)
         memory: dict[int, list[str]] = {0: self._memory}
         for line, text in _touched(chunk):
             memory.setdefault(line, []).append(text)
         nr = len(chunk.instructions)
-        registers = _changed(chunk.registers, self._registers)
+        registers = _changed(values, self._registers)
         shapes = chunk.shapes
         lines = []
         for line, number in enumerate(chunk.instructions.tolist()):
             parts = registers.get(line, [])
             lines.append(",".join([*parts, f"rip={shapes[number].rip:#x}", *memory.pop(line, [])]))
         if nr:
-            self._registers = chunk.registers[-1].copy()
+            self._registers = values[-1].copy()
             last = shapes[chunk.instructions[-1]]
             self._behind = last.rip + len(last.code)
         self._memory = memory.pop(nr, [])
@@ -107,11 +110,13 @@ def _touched(chunk: Chunk) -> list[tuple[int, str]]:
 
 
 def _frame(event: Delivered) -> list[str]:
-    """Return what the delivery of an exception has put on the stack."""
-    rsp = event.delivery.rsp
+    """Return what the delivery of an exception has put on the stack, of all that it stored."""
+    rsp, stores = event.delivery.rsp, event.delivery.stores
+    pages = {pa & ~_PAGE for pa in stores if pa & _PAGE == rsp & _PAGE}
     found = []
-    for pa, value in event.delivery.stores.items():
+    for pa, value in stores.items():
         offset = (pa - rsp) & _PAGE
-        if offset < _FRAME_SIZE:
+        crosses = (rsp & _PAGE) + offset > _PAGE
+        if offset < _FRAME_SIZE and (pa & ~_PAGE in pages) != crosses:
             found.append(f"mw={rsp + offset:#x}:{value.to_bytes(8, 'little').hex()}")
     return found

@@ -90,7 +90,7 @@ def test_the_ending_comes_back(tmp_path, ending):
     trace = read_trace(traces.write(tmp_path / f"t{ending}", [NOP, NOP]))
 
     assert len(list(trace.events())) == 2
-    assert trace.ending.found == {**traces.ENDING, "events": 2}
+    assert trace.ending.found == {**traces.ENDING, "nr_events": 2}
     assert not trace.cut_off
 
 
