@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from emu.trace import Recorder
     from kernel_model import Kernel
     from kernel_model.scenarios.outcome import ScenarioRun
+    from pagewalk.recording import ScenarioRecording
 
 _BAR_FROM = 1 << 20  # pages: what takes less than a second or so needs no progress bar
 
@@ -53,11 +54,15 @@ def scenario_arguments(args: argparse.Namespace) -> dict[str, object]:
 
 
 def play(
-    scenario: str, arguments: dict[str, object], *, keep: int | None = 0
+    scenario: str,
+    arguments: dict[str, object],
+    *,
+    keep: int | None = 0,
+    into: "ScenarioRecording | None" = None,
 ) -> "tuple[ScenarioRun, Recorder | None]":
     """Run a scenario with progress, a wall-clock limit and Ctrl-C; return it, and its recording.
 
-    `keep` is how many events to record: 0 for none, None for all.
+    `keep` is how many events to record: 0 for none, None for all; or they go `into` a file.
     """
     from emu import StepLimit, VirtAddr
     from kernel_model import TaskDied
@@ -87,6 +92,8 @@ def play(
             from emu.trace import Recorder
 
             recorder = stack.enter_context(Recorder(kernel.cpu, keep=keep))
+        if into is not None:
+            stack.enter_context(into.of(kernel, found, values))
         advance = stack.enter_context(progress("adding pages", found.nr_pages(values), _BAR_FROM))
         guard = stack.enter_context(guarded(kernel.cpu))
         ending = found.play(kernel, values)
@@ -96,6 +103,8 @@ def play(
     from kernel_model.scenarios.outcome import ScenarioRun
 
     count = recorder.instructions if recorder else None
+    if into is not None and into.file is not None:
+        count = into.file.instructions
     return ScenarioRun(found, values, kernel, ending, count), recorder
 
 

@@ -1,13 +1,12 @@
-"""Text and JSON of a trace: instructions, accesses, CR3 switches, faults with their walks.
+"""Text of a trace: instructions, accesses, CR3 switches, faults with their walks.
 
-Knows how an event looks, to people and to programs. Refuses to know where events come from. The
-walk itself looks as it does everywhere (`render`).
+Knows how an event looks to people; `objects` is for programs. Refuses to know where events come
+from. The walk itself looks as it does everywhere (`render`).
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from asm.engines import disassemble
 from emu import Halted, OutsideRam, PageFault, Paging, Returned, Shutdown, StepLimit, Stop, Trap
@@ -25,7 +24,6 @@ from emu.events import (
 from emu.paging import ENTRY_NAME, RW, US, XD, A, D
 from emu.registers import GENERAL
 from emu.walk import Walk
-from kernel_model.scenarios.outcome import walk_json
 from pagewalk import render
 
 Symbolise = Callable[[int], str | None]
@@ -193,144 +191,23 @@ def _entries(walk: Walk, blamed: Callable[[int], bool]) -> str:
     return ", ".join(ENTRY_NAME[level] for level, _, entry in walk.steps if blamed(entry))
 
 
-# ------------------------------------------------------------------ for programs
-
-
 def outcome(stop: Stop) -> str:
     """Return the one word for how a run ended."""
     return _OUTCOME[type(stop)]
 
 
-class Objects:
-    """The JSON of events, as text; hot, so written by hand where that is safe."""
-
-    def __init__(self, symbolise: Symbolise, levels: int) -> None:
-        self._symbolise = symbolise
-        self._levels = levels
-        self._instruction = lru_cache(maxsize=4096)(self._format)
-
-    def of(self, event: Event) -> str:
-        """Return one event as a JSON object."""
-        if isinstance(event, Executed):
-            return self._executed(event)
-        if isinstance(event, Accessed):
-            va, pa, size, value, kind = event
-            where = "null" if va is None else f'"{va:#x}"'
-            return (
-                f'{{"event": "{kind}", "va": {where}, "pa": "{pa:#x}", "size": {size}, '
-                f'"value": "{value:#x}"}}'
-            )
-        if isinstance(event, Cr3Switch):
-            return f'{{"event": "cr3", "old": "{event.old:#x}", "new": "{event.new:#x}"}}'
-        if isinstance(event, Walked):
-            return json.dumps(_walked(event))
-        if isinstance(event, Invalidated):
-            return json.dumps(
-                {"event": "invalidate", "what": event.what, "value": f"{event.value:#x}"}
-            )
-        if isinstance(event, Edited):
-            return json.dumps(
-                {
-                    "event": "edit",
-                    "entry_pa": f"{event.entry_pa:#x}",
-                    "nr": event.nr,
-                    "entry": f"{event.entry:#x}",
-                    "by": event.by,
-                }
-            )
-        if isinstance(event, Delivered):
-            return json.dumps(self._delivered(event))
-        stop, code = event
-        return json.dumps({"event": "fault", **self.stop(stop), **_instruction(stop.rip, code)})
-
-    def _executed(self, event: Executed) -> str:
-        line = self._instruction(event.rip, event.code)
-        if event.registers is None:
-            return line
-        named = (f'"{name}": "{v:#x}"' for name, v in zip(GENERAL, event.registers, strict=True))
-        return f'{line[:-1]}, "registers": {{{", ".join(named)}}}}}'
-
-    def _delivered(self, event: Delivered) -> dict[str, Any]:
-        delivery, code = event
-        return {
-            "event": "exception",
-            "exceptions": [self.stop(exc) for exc in delivery.exceptions],
-            **_instruction(delivery.exceptions[0].rip, code),
-            "handler": f"{delivery.rip:#x}",
-            "handler_symbol": self._symbolise(delivery.rip),
-            "cpl": delivery.cpl,
-            "rsp": f"{delivery.rsp:#x}",
-        }
-
-    def stop(self, stop: Stop) -> dict[str, Any]:
-        """Return how the run ended."""
-        if isinstance(stop, Returned):
-            return {"kind": "returned", "value": f"{stop.value:#x}"}
-        where = {"rip": f"{stop.rip:#x}", "symbol": self._symbolise(stop.rip)}
-        match stop:
-            case PageFault():
-                return {
-                    "kind": "page-fault",
-                    "vector": stop.vector,
-                    "address": f"{stop.address:#x}",
-                    "error_code": stop.error_code,
-                    "access": stop.access,
-                    "cpl": stop.cpl,
-                    **where,
-                    "cr3": f"{stop.cr3:#x}",
-                    "reason": stop.reason,
-                    "walk": self._walk(stop.walk),
-                }
-            case Trap(vector, error_code):
-                return {"kind": "trap", "vector": vector, "error_code": error_code, **where}
-            case OutsideRam(pa, _, what):
-                walk = self._walk(stop.walk)
-                return {
-                    "kind": "outside-ram",
-                    "pa": f"{pa:#x}",
-                    "what": what,
-                    **where,
-                    "walk": walk,
-                }
-            case StepLimit():
-                return {"kind": "limit", "steps": stop.steps, **where}
-            case Shutdown():
-                exceptions = [self.stop(exc) for exc in stop.exceptions]
-                return {"kind": "shutdown", "exceptions": exceptions, **where}
-        return {"kind": outcome(stop), **where}
-
-    def _walk(self, walk: Walk | None) -> list[dict[str, Any]]:
-        return [] if walk is None else walk_json(walk, self._levels)
-
-    def _format(self, rip: int, code: bytes) -> str:
-        return json.dumps(
-            {
-                "event": "instruction",
-                "rip": f"{rip:#x}",
-                "symbol": self._symbolise(rip),
-                "bytes": code.hex(" "),
-                "text": mnemonic(rip, code),
-            }
-        )
-
-
-def _walked(event: Walked) -> dict[str, Any]:
-    return {
-        "event": "walk",
-        "va": f"{event.va:#x}",
-        "access": event.kind,
-        "user": event.user,
-        "entries": [
-            {
-                "level": step.level,
-                "entry_pa": f"{step.entry_pa:#x}",
-                "entry": f"{step.before:#x}",
-                "after": f"{step.after:#x}",
-            }
-            for step in event.steps
-        ],
-    }
-
-
-def _instruction(rip: int, code: bytes) -> dict[str, str]:
-    return {"bytes": code.hex(" "), "text": mnemonic(rip, code)} if code else {}
+def end_line(
+    word: str, stop: Stop | None, instructions: int, failure: str | None, symbolise: Symbolise
+) -> str:
+    """Say how a run ended, and after how many instructions."""
+    count = f"{instructions} instruction{'' if instructions == 1 else 's'}"
+    if stop is None:
+        return f"error: {failure}, after {count}"
+    text = with_symbol(stop, symbolise)
+    if isinstance(stop, StepLimit) and stop.steps is not None:
+        text += ": it had not returned; --max-steps allows more"
+    elif isinstance(stop, Returned):
+        text += f" after {count}"
+    else:
+        text += f", after {count}"
+    return f"{word}: {text}"

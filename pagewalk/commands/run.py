@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pagewalk.arguments import BadInput, bad, number
 from pagewalk.playing import add_scenario_options, play, scenario_arguments
+from pagewalk.recording import ScenarioRecording, add_output_options, wants_registers
 
 if TYPE_CHECKING:
     from emu.trace import Recorder
@@ -27,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         const="200",
         help="also print the last N events before the end (default: 200), or all",
     )
+    add_output_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--expect",
@@ -42,14 +44,28 @@ def run(args: argparse.Namespace) -> int:
     """Run the scenario; 0 if it completed, or if --expect held."""
     expected = _expected(args.expect)
     keep = _events_to_keep(args.trace)
-    finished, recorder = play(args.scenario, scenario_arguments(args), keep=keep)
+    registers = wants_registers(args)
+    into = None
+    if args.output is not None:
+        if keep != 0:
+            bad("--trace", "beside -o", "one of them: pagewalk show prints what -o has written")
+        into = ScenarioRecording(args.output, registers=registers)
+    elif registers:
+        bad("--registers", "without -o", "a file that they are recorded into")
+    finished, recorder = _played(args, keep, into)
+    file = None if into is None else into.file
     if args.json:
-        print(json.dumps(_document(finished, recorder), indent=2))
+        document = _document(finished, recorder)
+        if file is not None:
+            document["written"] = file.as_json()
+        print(json.dumps(document, indent=2))
     else:
         from pagewalk.story import story_lines
         from pagewalk.terminal import show
 
         show(story_lines(finished, recorder))
+        if file is not None:
+            print(f"\n{file}")
     if expected is None:
         return 0 if finished.outcome == "completed" else 1
     if _held(expected, finished):
@@ -61,11 +77,31 @@ def run(args: argparse.Namespace) -> int:
     return 1
 
 
+def _played(
+    args: argparse.Namespace, keep: int | None, into: ScenarioRecording | None
+) -> "tuple[ScenarioRun, Recorder | None]":
+    """Run the scenario; a file that it is recorded into has an ending, whatever happens."""
+    if into is None:
+        return play(args.scenario, scenario_arguments(args), keep=keep)
+    from emu import EmuError
+
+    try:
+        finished, recorder = play(args.scenario, scenario_arguments(args), keep=keep, into=into)
+    except KeyboardInterrupt:
+        into.end("limit", None)
+        raise
+    except EmuError as error:
+        into.end("error", str(error))
+        raise
+    into.end(finished.outcome, finished.ending.stop)
+    return finished, recorder
+
+
 def _document(finished: "ScenarioRun", recorder: "Recorder | None") -> dict[str, object]:
     """Return the JSON of a run, with the events that were asked for."""
     document = finished.as_json()
     if recorder is not None:
-        from pagewalk.render_trace import Objects
+        from pagewalk.objects import Objects
 
         kernel = finished.kernel
         objects = Objects(kernel.image.describe, kernel.layout.levels)

@@ -12,6 +12,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pagewalk.arguments import bad, number
+from pagewalk.recording import (
+    add_output_options,
+    chunks_of,
+    ending_json,
+    make_recorder,
+    open_bare,
+    wants_registers,
+)
 from pagewalk.sources import (
     add_run_options,
     assemble_source,
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
     from emu import Stop
     from emu.events import Event
     from pagewalk.bare import Bare, Region
-    from pagewalk.render_trace import Objects
+    from pagewalk.objects import Objects
 
 _SLICE = 10_000  # steps; what is recorded of them is held in memory
 _BATCH = 1_000  # events that are printed at once
@@ -56,16 +64,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("file", metavar="FILE.S", help="an assembly source")
     add_run_options(parser)
+    add_output_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.epilog = _EPILOG
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the routine; 0 if it returned."""
+    registers = wants_registers(args)
     bare, max_steps = prepare(args)
     try:
-        tracing = Tracing(bare, max_steps)
-        if args.json:
+        tracing = Tracing(bare, max_steps, registers=registers)
+        if args.output is not None:
+            _write_file(bare, tracing, args)
+        elif args.json:
             _print_json(bare, tracing, args.file)
         else:
             from pagewalk.terminal import show
@@ -120,12 +132,13 @@ def _unless_overlapped(
 class Tracing:
     """One run, in slices: events come while it goes on, and little of it is in memory."""
 
-    def __init__(self, bare: "Bare", max_steps: int) -> None:
+    def __init__(self, bare: "Bare", max_steps: int, *, registers: bool) -> None:
         self.stop: Stop | None = None
         self.failure: str | None = None
         self.instructions = 0
         self._bare = bare
         self._max_steps = max_steps
+        self._registers = registers
 
     @property
     def completed(self) -> bool:
@@ -142,11 +155,11 @@ class Tracing:
         """
         from emu import EngineError, StepLimit, VirtAddr
         from emu.events import Executed
-        from emu.trace import Recorder
         from pagewalk.guard import guarded
 
         cpu, rip = self._bare.cpu, VirtAddr(self._bare.entry)
-        with Recorder(cpu) as recorder, guarded(cpu, seconds=None) as guard:
+        recorder = make_recorder(cpu, registers=self._registers)
+        with recorder, guarded(cpu, seconds=None) as guard:
             while not guard.interrupted:
                 left = self._max_steps - recorder.steps
                 if left <= 0 and rip != self._bare.returns_to:
@@ -201,45 +214,50 @@ def _lines(bare: "Bare", tracing: Tracing, file: str) -> "Generator[str, None, N
         yield "\n".join(batch)
         raise
     yield "\n".join([*batch, ""])
-    yield from _end_lines(bare, tracing)
+    yield _end_line(bare, tracing)
 
 
-def _end_lines(bare: "Bare", tracing: Tracing) -> "Iterator[str]":
-    from emu import Returned, StepLimit
-    from pagewalk.render_trace import outcome, with_symbol
+def _end_line(bare: "Bare", tracing: Tracing) -> str:
+    from pagewalk.render_trace import end_line, outcome
 
-    count = f"{tracing.instructions} instruction{'' if tracing.instructions == 1 else 's'}"
     stop = tracing.stop
-    if stop is None:
-        yield f"error: {tracing.failure}, after {count}"
-        return
-    text = with_symbol(stop, bare.symbol)
-    if isinstance(stop, StepLimit):
-        text += ": it had not returned; --max-steps allows more"
-    elif isinstance(stop, Returned):
-        text += f" after {count}"
+    word = "error" if stop is None else outcome(stop)
+    return end_line(word, stop, tracing.instructions, tracing.failure, bare.symbol)
+
+
+def _write_file(bare: "Bare", tracing: Tracing, args: argparse.Namespace) -> None:
+    """Record into a file while the run goes on. It has an ending even if the run is interrupted."""
+    from pagewalk.render_trace import outcome
+
+    file = open_bare(args.output, bare, shown(args.file), registers=wants_registers(args))
+    interrupted = False
+    with closing(tracing.events()) as events:
+        try:
+            for chunk in chunks_of(events):
+                file.write(chunk)
+        except KeyboardInterrupt:
+            interrupted = True
+    stop = tracing.stop
+    word = outcome(stop) if stop else "error" if tracing.failure else "limit"
+    ending = ending_json(word, stop or tracing.failure, file.instructions, bare.cpu, bare.symbol)
+    file.close(ending)
+    if args.json:
+        print(json.dumps({**_head(bare, args.file), **ending, "written": file.as_json()}))
     else:
-        text += f", after {count}"
-    yield f"{outcome(stop)}: {text}"
+        if not interrupted:
+            print(_end_line(bare, tracing))
+        print(file)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _print_json(bare: "Bare", tracing: Tracing, file: str) -> None:
     """Print the document while the run goes on. It is whole even if the run is interrupted."""
-    from kernel_model.scenarios.spec import SCHEMA
-    from pagewalk.render_trace import Objects
+    from pagewalk.objects import Objects
 
-    paging = bare.cpu.paging
-    head = {
-        "schema": SCHEMA,
-        "file": shown(file),
-        "levels": paging.levels,
-        "cpl": bare.cpu.cpl,
-        "cr3": f"{paging.cr3:#x}",
-        "entry": f"{bare.entry:#x}",
-    }
-    objects = Objects(bare.symbol, paging.levels)
+    objects = Objects(bare.symbol, bare.cpu.paging.levels)
     write = sys.stdout.write
-    write(json.dumps(head)[:-1] + ', "events": [')
+    write(json.dumps(_head(bare, file))[:-1] + ', "events": [')
     separator = "\n"
     interrupted = False
     batch = []
@@ -257,6 +275,20 @@ def _print_json(bare: "Bare", tracing: Tracing, file: str) -> None:
     write("\n], " + json.dumps(_tail(tracing, objects))[1:] + "\n")
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _head(bare: "Bare", file: str) -> "dict[str, object]":
+    from kernel_model.scenarios.spec import SCHEMA
+
+    paging = bare.cpu.paging
+    return {
+        "schema": SCHEMA,
+        "file": shown(file),
+        "levels": paging.levels,
+        "cpl": bare.cpu.cpl,
+        "cr3": f"{paging.cr3:#x}",
+        "entry": f"{bare.entry:#x}",
+    }
 
 
 def _tail(tracing: Tracing, objects: "Objects") -> "dict[str, object]":

@@ -1,0 +1,198 @@
+"""`pagewalk show FILE`: print a trace file, or what of it somebody is looking for.
+
+Knows the conditions' options, and what is said of a file that was cut off. Refuses to know how a
+file is read, what a condition selects (`traces`) and how events look (`render_trace`).
+"""
+
+import argparse
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from kernel_model.words import did_you_mean, is_number
+from pagewalk.arguments import bad, number
+
+if TYPE_CHECKING:
+    from pagewalk.traces.reading import Seen, Trace
+    from pagewalk.traces.selecting import Selection, Span
+
+_EPILOG: Final = """\
+FILE is what `pagewalk trace` or `pagewalk run` has written with -o: .jsonl.zst or .parquet. What
+is printed looks as `pagewalk trace` prints it. Conditions combine. With an access or a walk that
+is selected comes the instruction it belongs to. A file that was cut off is read up to there.
+
+--writes-to ENTRY: a physical address, or LEVEL:VA, LEVEL being PML5E, PML4E, PDPTE, PDE, PTE, or
+  pgd, p4d, pud, pmd, pte; --task says in whose table.
+
+exit status: 0 the file could be read, 2 bad input, 130 interrupted
+example: pagewalk show run.jsonl.zst --va 0xffffe70000000000-0xffffe70000000fff"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("file", metavar="FILE", help="a trace file")
+    parser.add_argument(
+        "--rip", metavar="A[-B]|SYMBOL", help="only instructions at these addresses; B is the last"
+    )
+    parser.add_argument(
+        "--va", metavar="A[-B]", help="only accesses, walks and faults at these linear addresses"
+    )
+    parser.add_argument("--task", metavar="T", help="only what happened under T's table")
+    parser.add_argument("--faults", action="store_true", help="only faults and exceptions")
+    parser.add_argument("--last", metavar="N", help="only the last N events of what is selected")
+    parser.add_argument(
+        "--writes-to", metavar="ENTRY", help="tell who wrote a page-table entry, instead"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.epilog = _EPILOG
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is selected; 0 if the file could be read."""
+    last = None if args.last is None else number("--last", args.last, least=1, most=10_000_000)
+    from pagewalk.traces.reading import read_trace
+    from pagewalk.traces.selecting import Selection
+
+    names = {"rip": args.rip, "va": args.va}
+    if args.writes_to is not None:
+        others = {**names, "faults": args.faults or None, "last": args.last}
+        for name, value in others.items():
+            if value is not None:
+                bad("--writes-to", repr(args.writes_to), f"no --{name} beside it")
+    symbol = None
+    if args.rip is not None and not _is_span(args.rip):
+        symbol = args.rip.partition("/")[0]
+    selection = Selection(
+        rip=None if args.rip is None or symbol else _span("--rip", args.rip),
+        symbol=symbol,
+        va=None if args.va is None else _span("--va", args.va),
+        task=args.task,
+        faults=args.faults,
+    )
+    trace = read_trace(args.file)
+    if args.writes_to is not None:
+        _show_writes(trace, args)
+    elif args.json:
+        _print_json(trace, _selected(trace, selection, last))
+    else:
+        from pagewalk.terminal import show
+
+        show(_lines(trace, _selected(trace, selection, last)))
+    _check_names(trace, selection)
+    if trace.cut_off:
+        print(
+            f"pagewalk: {args.file} was cut off: it was read up to there, "
+            f"{trace.nr_events} events ({trace.nr_instructions} instructions)",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _is_span(text: str) -> bool:
+    return text[:1].isdigit() or is_number(text.partition("-")[0])
+
+
+def _span(argument: str, text: str) -> "Span":
+    """Read A or A-B."""
+    from pagewalk.traces.selecting import Span
+
+    first, dash, last = text.partition("-")
+    start = number(argument, first)
+    end = number(argument, last) if dash else start
+    if end < start:
+        bad(argument, repr(text), "A-B with B not below A")
+    return Span(start, end)
+
+
+def _selected(trace: "Trace", selection: "Selection", last: int | None) -> "Iterator[Seen]":
+    """Yield the events that are wanted."""
+    from pagewalk.traces.selecting import groups
+
+    everything = groups(trace.events())
+    found = (seen for group in everything for seen in selection.of(group, trace.symbols))
+    yield from found if last is None else deque(found, maxlen=last)
+
+
+def _check_names(trace: "Trace", selection: "Selection") -> None:
+    """Refuse names that are nowhere in the file, which has been read now."""
+    task, symbol = selection.task, selection.symbol
+    tasks = list(dict.fromkeys(trace.tasks.values()))
+    if task is not None and task not in tasks:
+        names = f"one of {', '.join(tasks)}" if tasks else "none: this trace has no tasks"
+        bad("--task", repr(task), names)
+    known = {name.partition("/")[0] for name in trace.symbols.values()}
+    known |= {name.partition("+")[0] for name in known}
+    if symbol is not None and symbol not in known:
+        near = did_you_mean(symbol, known)
+        bad("--rip", repr(symbol), f"an address, or a symbol that the trace has{near}")
+
+
+def _lines(trace: "Trace", found: "Iterator[Seen]") -> Iterator[str]:
+    """Tell events to people."""
+    from pagewalk.render_show import end_lines, header_line
+    from pagewalk.render_trace import Lines
+
+    yield header_line(trace)
+    yield ""
+    cpu, cr3 = 0, trace.header.paging.cr3
+    lines = Lines(trace.symbols.get, lambda: replace(trace.paging(cpu), cr3=cr3))
+    for seen in found:
+        cr3 = seen.cr3
+        if seen.cpu != cpu:
+            cpu = seen.cpu
+            yield f"CPU {cpu}"
+        yield from lines.of(seen.event)
+    yield ""
+    yield from end_lines(trace)
+
+
+def _print_json(trace: "Trace", found: "Iterator[Seen]") -> None:
+    """Print the document while the file is read."""
+    from pagewalk.objects import Objects
+
+    head = trace.header.as_json()
+    objects = Objects(trace.symbols.get, trace.header.paging.levels, trace.tasks.get)
+    sys.stdout.write(json.dumps(head)[:-1] + ', "events": [')
+    separator = "\n"
+    cpu = 0
+    for seen in found:
+        text = objects.of(seen.event)
+        if seen.cpu != cpu:
+            cpu = seen.cpu
+            text = f'{{"event": "cpu", "cpu": {cpu}}},\n{text}'
+        sys.stdout.write(separator + text)
+        separator = ",\n"
+    tail: dict[str, Any] = {"instructions": trace.nr_instructions, "outcome": "cut", "stop": None}
+    if trace.ending is not None:
+        tail = trace.ending.found
+    sys.stdout.write("\n], " + json.dumps(tail)[1:] + "\n")
+
+
+def _show_writes(trace: "Trace", args: argparse.Namespace) -> None:
+    """Tell who wrote an entry."""
+    from pagewalk import render_show
+    from pagewalk.terminal import show
+    from pagewalk.traces.entry_history import Held, find_entry, writes
+
+    entry = find_entry(trace, args.writes_to, args.task)
+    held = Held(entry.pa)
+    found = writes(trace, entry, held)
+    if args.json:
+        objects = [render_show.write_json(write, trace.symbols) for write in found]
+        value = None if held.value is None else f"{held.value:#x}"
+        document = {**render_show.entry_json(entry), "writes": objects, "holds": value}
+        print(json.dumps({"schema": 1, "file": args.file, **document}, indent=2))
+        return
+
+    def lines() -> Iterator[str]:
+        last = None
+        yield f"Writes to {render_show.entry_text(entry, trace.header.paging.levels)}"
+        for write in found:
+            yield from render_show.write_lines(write, trace.symbols)
+            last = write
+        yield render_show.last_line(entry, last, held.value, trace)
+
+    show(lines())

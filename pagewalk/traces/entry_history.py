@@ -1,0 +1,201 @@
+"""Who wrote a page-table entry: every store, every bit that the CPU set, every edit from outside.
+
+Knows where an entry lies, from the roots and the walks in a trace, and what it held as far as the
+trace tells. Refuses to know how that is shown. Both vocabularies.
+"""
+
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+from emu import PhysAddr
+from emu.events import Accessed, Delivered, Edited, Event, Executed, Faulted, Walked
+from emu.paging import ADDRESS, ENTRY_NAME, ENTRY_SIZE, U64, P, index, maps_page
+from kernel_model.pgtable import linux_name
+from pagewalk.arguments import BadInput, bad, number
+from pagewalk.traces.reading import Seen, Trace
+
+_SYNTAX: Final = "a physical address, or LEVEL:VA, LEVEL being one of"
+
+
+class Entry(NamedTuple):
+    """An entry: where it lies, and what it is, if that is how it was asked for."""
+
+    pa: PhysAddr
+    level: int | None = None
+    va: int | None = None
+    task: str | None = None
+
+
+class Write(NamedTuple):
+    """Somebody wrote an entry, or a part of it. What it held is None where that is not known.
+
+    `how`: the instruction stored, the CPU walked, an exception was delivered, or the function
+    `by` wrote from outside the CPU.
+    """
+
+    seen: Seen
+    how: Literal["store", "walk", "exception", "edit"]
+    executed: Executed | None
+    by: str | None
+    before: int | None
+    after: int | None
+
+
+class Held:
+    """What an entry holds, as far as is known: some of its bytes."""
+
+    def __init__(self, pa: int) -> None:
+        self._pa = pa
+        self._value = self._mask = 0
+
+    @property
+    def value(self) -> int | None:
+        """All of it, or None."""
+        return self._value if self._mask == U64 else None
+
+    def put(self, pa: int, size: int, value: int | None) -> None:
+        """Learn what `size` bytes from `pa` on hold; nobody knows if that is None."""
+        shift = 8 * (pa - self._pa)
+        mask = _shifted((1 << 8 * size) - 1, shift)
+        self._value &= ~mask
+        self._mask &= ~mask
+        if value is not None:
+            self._value |= _shifted(value, shift) & mask
+            self._mask |= mask
+
+    def covers(self, pa: int, size: int) -> bool:
+        """Tell whether any of these bytes is the entry's."""
+        return pa < self._pa + ENTRY_SIZE and self._pa < pa + size
+
+
+def _shifted(value: int, shift: int) -> int:
+    return (value << shift if shift >= 0 else value >> -shift) & U64
+
+
+def writes(trace: Trace, entry: Entry, held: Held) -> Iterator[Write]:
+    """Read a trace, and yield every write to an entry, in order; `held` is what it holds then."""
+    last: dict[int, Executed] = {}
+    for seen in trace.events():
+        event = seen.event
+        if isinstance(event, Executed):
+            last[seen.cpu] = event
+            continue
+        before = held.value
+        how, by = _learn(held, entry, event)
+        if how is not None:
+            yield Write(seen, how, last.get(seen.cpu), by, before, held.value)
+
+
+def _learn(
+    held: Held, entry: Entry, event: Event
+) -> tuple[Literal["store", "walk", "exception", "edit"] | None, str | None]:
+    """Learn from an event what the entry holds, and return how it wrote the entry, and who."""
+    match event:
+        case Accessed(_, pa, size, value, kind) if held.covers(pa, size):
+            held.put(pa, size, value)
+            return ("store", None) if kind == "write" else (None, None)
+        case Walked(_, _, _, steps):
+            for step in steps:
+                if step.entry_pa == entry.pa:
+                    held.put(entry.pa, ENTRY_SIZE, step.after)
+                    return ("walk", None) if step.before != step.after else (None, None)
+        case Edited(pa, nr, first, by) if held.covers(pa, nr * ENTRY_SIZE):
+            held.put(entry.pa, ENTRY_SIZE, first if pa == entry.pa else None)
+            return "edit", by
+        case Delivered(delivery):
+            words = [(pa, value) for pa, value in delivery.stores.items() if held.covers(pa, 8)]
+            for pa, value in words:
+                held.put(pa, 8, value)
+            return ("exception", None) if words else (None, None)
+    return None, None
+
+
+# ------------------------------------------------------------------ where an entry lies
+
+
+def find_entry(trace: Trace, text: str, task: str | None) -> Entry:
+    """Return the entry that a user means; BadInput if there is none, or more than one."""
+    name, colon, address = text.partition(":")
+    if not colon:
+        pa = number("--writes-to", text)
+        if pa % ENTRY_SIZE:
+            bad("--writes-to", repr(text), f"a multiple of {ENTRY_SIZE}, where an entry lies")
+        return Entry(PhysAddr(pa))
+    levels = trace.header.paging.levels
+    known = {linux_name(level, levels): level for level in range(levels, 0, -1)}
+    known |= {"p4d": known.get("p4d", levels)}  # folded into the pgd
+    known |= {ENTRY_NAME[level].lower(): level for level in range(levels, 0, -1)}
+    level = known.get(name.strip().lower())
+    if level is None:
+        words = ", ".join(sorted(known, key=lambda one: -known[one]))
+        bad("--writes-to", repr(text), f"{_SYNTAX} {words}")
+    va = number("--writes-to", address)
+    root, task = _root(trace, task)
+    return Entry(_follow(trace, root, va, level, text), level, va, task)
+
+
+def _root(trace: Trace, task: str | None) -> tuple[int, str | None]:
+    """Return the root of a task's table; the only one there is, if none is named."""
+    for _ in trace.events():
+        pass
+    roots = dict(trace.tasks)
+    for cr3 in trace.header.cr3:
+        roots.setdefault(cr3 & ADDRESS, "")
+    found = [root for root, name in roots.items() if task in (None, name)]
+    names = ", ".join(dict.fromkeys(name for name in roots.values() if name))
+    if not found:
+        bad("--task", repr(task), f"one of {names}" if names else "none: this trace has no tasks")
+    if task is None and len(found) > 1:
+        raise BadInput(f"--writes-to LEVEL:VA: expected --task, one of {names}: whose table?")
+    return found[-1], roots[found[-1]] or None
+
+
+def _follow(trace: Trace, root: int, va: int, wanted: int, text: str) -> PhysAddr:
+    """Follow what the trace tells of the entries for `va`, until the one of a level is found.
+
+    A table that was replaced is followed into the last one.
+    """
+    levels = trace.header.paging.levels
+    path = [root + ENTRY_SIZE * index(va, levels)]
+    before = 0
+    while len(path) > before and levels - len(path) + 1 > wanted:
+        before = len(path)
+        for pa, entry in _entries_told(trace):
+            if pa not in path:
+                continue
+            at = path.index(pa)
+            level = levels - at
+            if level == wanted or not entry & P or maps_page(entry, level):
+                continue
+            next_pa = (entry & ADDRESS) + ENTRY_SIZE * index(va, level - 1)
+            if path[at + 1 : at + 2] != [next_pa]:
+                path[at + 1 :] = [next_pa]
+    level = levels - len(path) + 1
+    if level > wanted:
+        raise BadInput(
+            f"--writes-to {text!r}: expected an entry that the trace tells of; it does not say "
+            f"which table the {ENTRY_NAME[level]} at {path[-1]:#x} points to"
+        )
+    return PhysAddr(path[-1])
+
+
+def _entries_told(trace: Trace) -> Iterator[tuple[int, int]]:
+    """Yield places and what they hold, wherever a trace tells of 8 bytes at once."""
+    for _, _, _, event in trace.events():
+        match event:
+            case Walked(_, _, _, steps):
+                for step in steps:
+                    yield step.entry_pa, step.after
+            case Accessed(_, pa, 8, value):
+                yield pa, value
+            case Edited(pa, _, entry):
+                yield pa, entry
+            case Faulted(stop):
+                walk = getattr(stop, "walk", None)
+                for _, pa, entry in walk.steps if walk else ():
+                    yield pa, entry
+            case Delivered(delivery):
+                for exc in delivery.exceptions:
+                    walk = getattr(exc, "walk", None)
+                    for _, pa, entry in walk.steps if walk else ():
+                        yield pa, entry
