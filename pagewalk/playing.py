@@ -13,7 +13,7 @@ from kernel_model.words import is_number
 from pagewalk.arguments import BadInput, bad, number
 
 if TYPE_CHECKING:
-    from emu.trace import Recorder
+    from emu.trace import MachineRecorder
     from kernel_model import Kernel
     from kernel_model.scenarios.outcome import ScenarioRun
     from pagewalk.recording import ScenarioRecording
@@ -59,7 +59,7 @@ def play(
     *,
     keep: int | None = 0,
     into: "ScenarioRecording | None" = None,
-) -> "tuple[ScenarioRun, Recorder | None]":
+) -> "tuple[ScenarioRun, MachineRecorder | None]":
     """Run a scenario with progress, a wall-clock limit and Ctrl-C; return it, and its recording.
 
     `keep` is how many events to record: 0 for none, None for all; or they go `into` a file.
@@ -89,9 +89,9 @@ def play(
     with ExitStack() as stack:
         recorder = None
         if keep != 0:
-            from emu.trace import Recorder
+            from pagewalk.recording import recording
 
-            recorder = stack.enter_context(Recorder(kernel.cpu, keep=keep))
+            recorder = stack.enter_context(recording(kernel, keep=keep))
         if into is not None:
             stack.enter_context(into.of(kernel, found, values))
         advance = stack.enter_context(progress("adding pages", found.nr_pages(values), _BAR_FROM))

@@ -5,24 +5,19 @@ Knows what a file says of a bare machine and of a kernel. Refuses to know how fi
 """
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from pagewalk.arguments import BadInput
 from pagewalk.traces.files import NAMES, TraceFile, wanted_format
 
 if TYPE_CHECKING:
     from emu import Cpu, Stop
-    from emu.chunks import Chunk
-    from emu.events import Event
-    from emu.trace import Recorder
+    from emu.trace import MachineRecorder
     from kernel_model import Kernel
     from kernel_model.scenarios.spec import Scenario, Settings
     from pagewalk.bare import Bare
     from pagewalk.render_trace import Symbolise
-
-_BATCH: Final = 1 << 14  # events that are made a chunk of
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -47,40 +42,18 @@ def wants_registers(args: argparse.Namespace) -> bool:
     return wanted_format(args.output).registers or bool(args.registers)
 
 
-def make_recorder(cpu: "Cpu", *, registers: bool, keep: int | None = None) -> "Recorder":
-    """Return a recorder; BadInput if it is to record what it cannot."""
-    from emu.trace import Recorder
+@contextmanager
+def recording(kernel: "Kernel", **options: Any) -> "Iterator[MachineRecorder]":
+    """Record what a kernel's CPUs do, and what its functions write that run in Python."""
+    from emu.trace import MachineRecorder
 
-    options: dict[str, Any] = {"registers": True} if registers else {}
-    try:
-        return Recorder(cpu, keep=keep, **options)
-    except TypeError:
-        raise BadInput("--registers: expected a recorder that has them; this one has not") from None
-
-
-def chunks_of(events: "Iterable[Event]") -> "Iterator[Chunk]":
-    """Yield events as chunks; also those before a Ctrl-C, which is passed on."""
-    from emu.chunks import chunk_of
-
-    first = 0
-    batch: list[Event] = []
-
-    def cut() -> "Chunk":
-        nonlocal first
-        chunk = chunk_of(batch, first=first)
-        first += len(chunk.instructions)
-        batch.clear()
-        return chunk
-
-    try:
-        for event in events:
-            batch.append(event)
-            if len(batch) == _BATCH:
-                yield cut()
-    except KeyboardInterrupt:
-        yield cut()
-        raise
-    yield cut()
+    writers = kernel.pgtable.writers
+    with MachineRecorder(kernel.machine, **options) as recorder:
+        writers.watcher = recorder.edited
+        try:
+            yield recorder
+        finally:
+            writers.watcher = None
 
 
 def open_bare(path: str, bare: "Bare", file: str, *, registers: bool) -> TraceFile:
@@ -153,12 +126,8 @@ class ScenarioRecording:
         self._kernel = kernel
         registers = self._registers
         self.file = file = open_kernel(self._path, kernel, scenario, settings, registers=registers)
-        with make_recorder(kernel.cpu, registers=registers) as recorder:
-            try:
-                yield
-            finally:
-                for chunk in chunks_of(recorder.drain()):
-                    file.write(chunk)
+        with recording(kernel, registers=registers, sink=file.write):
+            yield
 
     def end(self, outcome: str, stop: "Stop | str | None") -> None:
         """Write how it ended; a text says what the engine could not do, None is Ctrl-C."""

@@ -15,11 +15,11 @@ from pagewalk.guard import SECONDS
 from pagewalk.render_trace import Lines
 
 if TYPE_CHECKING:
-    from emu.trace import Recorder
+    from emu.trace import MachineRecorder
     from kernel_model.kernel import Kernel
 
 
-def story_lines(run: ScenarioRun, recorder: "Recorder | None" = None) -> Iterator[str]:
+def story_lines(run: ScenarioRun, recorder: "MachineRecorder | None" = None) -> Iterator[str]:
     """Tell a finished run, with what was recorded of it."""
     kernel, scenario = run.kernel, run.scenario
     layout = kernel.layout

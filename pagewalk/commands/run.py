@@ -13,7 +13,7 @@ from pagewalk.playing import add_scenario_options, play, scenario_arguments
 from pagewalk.recording import ScenarioRecording, add_output_options, wants_registers
 
 if TYPE_CHECKING:
-    from emu.trace import Recorder
+    from emu.trace import MachineRecorder
     from kernel_model.scenarios.outcome import ScenarioRun
 
 
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _played(
     args: argparse.Namespace, keep: int | None, into: ScenarioRecording | None
-) -> "tuple[ScenarioRun, Recorder | None]":
+) -> "tuple[ScenarioRun, MachineRecorder | None]":
     """Run the scenario; a file that it is recorded into has an ending, whatever happens."""
     if into is None:
         return play(args.scenario, scenario_arguments(args), keep=keep)
@@ -97,7 +97,7 @@ def _played(
     return finished, recorder
 
 
-def _document(finished: "ScenarioRun", recorder: "Recorder | None") -> dict[str, object]:
+def _document(finished: "ScenarioRun", recorder: "MachineRecorder | None") -> dict[str, object]:
     """Return the JSON of a run, with the events that were asked for."""
     document = finished.as_json()
     if recorder is not None:

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 from pagewalk.arguments import bad, number
 from pagewalk.recording import (
     add_output_options,
-    chunks_of,
     ending_json,
-    make_recorder,
     open_bare,
     wants_registers,
 )
@@ -31,11 +29,14 @@ from pagewalk.sources import (
 
 if TYPE_CHECKING:
     from emu import Stop
+    from emu.chunks import Chunk
     from emu.events import Event
     from pagewalk.bare import Bare, Region
+    from pagewalk.guard import Guard
     from pagewalk.objects import Objects
 
-_SLICE = 10_000  # steps; what is recorded of them is held in memory
+_SLICE = 1 << 16  # steps; what is recorded of them is held in memory
+_PRINTED_SLICE = 10_000  # where single events are wanted, soon
 _BATCH = 1_000  # events that are printed at once
 _MOST_STEPS = 1 << 62
 
@@ -139,6 +140,8 @@ class Tracing:
         self._bare = bare
         self._max_steps = max_steps
         self._registers = registers
+        self._guard: Guard
+        import emu.chunks  # noqa: F401 (NumPy takes its time, and the run is not to wait for it)
 
     @property
     def completed(self) -> bool:
@@ -147,19 +150,20 @@ class Tracing:
 
         return isinstance(self.stop, Returned)
 
-    def events(self) -> "Generator[Event, None, None]":
+    def chunks(self, steps: int = _SLICE) -> "Generator[Chunk, None, None]":
         """Run, and yield what happens; `stop` is known afterwards, unless the engine failed.
 
-        Ctrl-C raises KeyboardInterrupt here and nowhere else, so that whoever prints is never
-        stopped between half a line and the other half.
+        Ctrl-C raises KeyboardInterrupt here and in `events` and nowhere else, so that whoever
+        prints is never stopped between half a line and the other half.
         """
         from emu import EngineError, StepLimit, VirtAddr
-        from emu.events import Executed
+        from emu.trace import Recorder
         from pagewalk.guard import guarded
 
         cpu, rip = self._bare.cpu, VirtAddr(self._bare.entry)
-        recorder = make_recorder(cpu, registers=self._registers)
+        recorder = Recorder(cpu, registers=self._registers)
         with recorder, guarded(cpu, seconds=None) as guard:
+            self._guard = guard
             while not guard.interrupted:
                 left = self._max_steps - recorder.steps
                 if left <= 0 and rip != self._bare.returns_to:
@@ -169,15 +173,11 @@ class Tracing:
                     stop = cpu.run(
                         rip,
                         returns_to=self._bare.returns_to,
-                        step_limit=max(1, min(left, _SLICE)),
+                        step_limit=max(1, min(left, steps)),
                     )
                 except EngineError as error:
                     self.failure = f"the engine cannot go on: {error}"
-                for event in recorder.drain():
-                    self.instructions += isinstance(event, Executed)
-                    yield event
-                    if guard.interrupted:
-                        raise KeyboardInterrupt
+                yield from recorder.drain_chunks()
                 if self.failure:
                     return
                 if not isinstance(stop, StepLimit):
@@ -185,6 +185,17 @@ class Tracing:
                     return
                 rip = stop.rip
             raise KeyboardInterrupt
+
+    def events(self) -> "Generator[Event, None, None]":
+        """Run, and yield the events of `chunks`, counting instructions."""
+        from emu.events import Executed
+
+        for chunk in self.chunks(_PRINTED_SLICE):
+            for event in chunk.events():
+                self.instructions += isinstance(event, Executed)
+                yield event
+                if self._guard.interrupted:
+                    raise KeyboardInterrupt
 
 
 def _lines(bare: "Bare", tracing: Tracing, file: str) -> "Generator[str, None, None]":
@@ -231,12 +242,13 @@ def _write_file(bare: "Bare", tracing: Tracing, args: argparse.Namespace) -> Non
 
     file = open_bare(args.output, bare, shown(args.file), registers=wants_registers(args))
     interrupted = False
-    with closing(tracing.events()) as events:
+    with closing(tracing.chunks()) as chunks:
         try:
-            for chunk in chunks_of(events):
+            for chunk in chunks:
                 file.write(chunk)
         except KeyboardInterrupt:
             interrupted = True
+    tracing.instructions = file.instructions
     stop = tracing.stop
     word = outcome(stop) if stop else "error" if tracing.failure else "limit"
     ending = ending_json(word, stop or tracing.failure, file.instructions, bare.cpu, bare.symbol)

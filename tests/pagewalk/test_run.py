@@ -355,11 +355,7 @@ def test_an_expectation_that_did_not_hold_says_how_it_ended():
 def test_json_of_a_traced_run_has_the_events():
     _, document, _ = run_cli("run", "vmemmap-devdax", "--trace=3", "--json")
 
-    assert [event["event"] for event in document["events"]] == [
-        "instruction",
-        "instruction",
-        "fault",
-    ]
+    assert [event["event"] for event in document["events"]] == ["instruction", "walk", "fault"]
     assert document["events"][-1]["text"] == "mov dword ptr [rdi + 0x34], 1"
 
 
