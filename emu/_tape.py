@@ -10,7 +10,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import Final
 
-CAPACITY: Final = 1 << 16  # instructions, and accesses
+CAPACITY: Final = 1 << 14  # instructions, and accesses: what the host's caches hold
 WALKS: Final = 1 << 10
 SLACK: Final = 1 << 12  # accesses that one instruction may make, and walks that it may need
 MASKS: Final = tuple((1 << 8 * size) - 1 for size in range(9))

@@ -4,7 +4,12 @@ The loop works through 4 KiB of data over and over: eleven instructions, four of
 Its figures are of a whole run: the columns with every address in them are there at its end.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -63,6 +68,10 @@ class HotLoop:
         return took
 
 
+OPTIONS = """
+# pagewalk: --map 0x10000=0x200000+0x10000:rw --reg rdi=0x10000 --reg rsp=0x18000
+# pagewalk: --reg rcx=100000 --reg r8=0x10fff --reg r9=0x10000
+"""
 REGISTERS = {"rdi": DATA, "rsp": STACK, "r8": DATA + 0xFFF, "r9": DATA}
 
 
@@ -84,6 +93,20 @@ def recorded_rate(
     assert nr_instructions == INSTRUCTIONS * (turns * ROUNDS + 1000)
     assert nr_accesses == ACCESSES * (turns * ROUNDS + 1000)
     return turns * INSTRUCTIONS / took / 1e6
+
+
+def bytes_on_disk() -> float:
+    """Have the loop traced into a file, as a user would; return its bytes an instruction."""
+    with TemporaryDirectory() as directory:
+        source, trace = Path(directory) / "loop.S", Path(directory) / "loop.jsonl.zst"
+        source.write_text(OPTIONS + SOURCE.replace("hlt", "ret"))
+        command = [sys.executable, "-m", "pagewalk", "trace", source, "-o", trace, "--json"]
+        done = subprocess.run(
+            command, check=True, capture_output=True, cwd=Path(__file__).parents[1]
+        )
+        instructions = json.loads(done.stdout)["instructions"]
+        assert instructions == INSTRUCTIONS * 100_000 + 1
+        return trace.stat().st_size / instructions
 
 
 def untraced_ratio() -> float:
@@ -192,5 +215,6 @@ ROWS = (
         lambda: recorded_rate(registers=True),
         at_least=True,
     ),
+    Row("trace of the loop on disk, .jsonl.zst", 4, "bytes/instruction", bytes_on_disk),
     Row("hot loop untraced, times a bare Unicorn", 1.05, "x", untraced_ratio),
 )
