@@ -100,11 +100,10 @@ def bytes_on_disk() -> float:
     with TemporaryDirectory() as directory:
         source, trace = Path(directory) / "loop.S", Path(directory) / "loop.jsonl.zst"
         source.write_text(OPTIONS + SOURCE.replace("hlt", "ret"))
-        command = [sys.executable, "-m", "pagewalk", "trace", source, "-o", trace, "--json"]
-        done = subprocess.run(
-            command, check=True, capture_output=True, cwd=Path(__file__).parents[1]
-        )
-        instructions = json.loads(done.stdout)["instructions"]
+        command = sys.executable, "-m", "pagewalk", "trace", str(source), "-o", str(trace), "--json"
+        root = Path(__file__).parents[1]
+        done = subprocess.run(command, check=True, capture_output=True, cwd=root)
+        instructions: int = json.loads(done.stdout)["instructions"]
         assert instructions == INSTRUCTIONS * 100_000 + 1
         return trace.stat().st_size / instructions
 
