@@ -7,8 +7,8 @@ for instructions, by address and bytes, hold for as long as it lives.
 
 from typing import Final, NamedTuple
 
+from emu._callbacks import SHAPE
 from emu._layout import LIVE_BASES
-from emu._native import SHAPE
 from emu._tape import FRAMES, SHAPE_SIZE, SHAPES, Tape, Word
 from emu.cpu import Cpu
 from emu.events import Executed
