@@ -93,6 +93,4 @@ class Recording:
 
 
 def _address(callback: Any) -> int:
-    address = ctypes.cast(callback, ctypes.c_void_p).value
-    assert address is not None
-    return address
+    return ctypes.c_uint64.from_buffer(callback).value  # `ctypes.cast` would leave a cycle

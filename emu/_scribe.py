@@ -34,15 +34,14 @@ _FAULTED: Final = 2  # instead of whether a walk ended without a fault: it did n
 
 
 class Scribe:
-    """Writes the tape of one CPU. `goes_on` is asked at an instruction that the tape has no room
-    for, or that is behind the limit: whether there is room now, and the CPU is to execute it."""
+    """Writes the tape of one CPU."""
 
-    def __init__(
-        self, cpu: Cpu, *, registers: bool, native: bool, goes_on: Callable[[], bool]
-    ) -> None:
+    def __init__(self, cpu: Cpu, *, registers: bool, native: bool) -> None:
         self._cpu: Final = cpu
         self._memory: Final = cpu.memory
-        self._goes_on: Final = goes_on
+        self.goes_on: Callable[[], bool] = bool
+        """Asked at an instruction that the tape has no room for, or that is behind the limit:
+        whether there is room now, and the CPU is to execute it."""
         self.tape: Final = Tape(registers=registers)
         self.repertoire: Final = Repertoire(cpu, self.tape, native=native)
         self._words: Final = self.tape.words
@@ -89,7 +88,7 @@ class Scribe:
         try:
             head = words[HEAD]
             if head >= words[LIMIT]:
-                if not self._goes_on():
+                if not self.goes_on():
                     return
                 head = words[HEAD]
             known = self.repertoire.known.get(rip)

@@ -99,9 +99,7 @@ class Recorder:
         self._number: Final = number
         self._turns: Final = [] if turns is None else turns  # who is entered, of several
         self._native: Final = _native.runs_here() if native is None else native
-        self._scribe: Final = Scribe(
-            cpu, registers=registers, native=self._native, goes_on=self._goes_on
-        )
+        self._scribe: Final = Scribe(cpu, registers=registers, native=self._native)
         self._words: Final = self._scribe.tape.words
         self._before = 0  # instructions that are on the tape no more
         self._faults = 0
@@ -121,6 +119,7 @@ class Recorder:
         cpu.on_stop, cpu.on_delivery = self._ended, self._delivered
         scribe = self._scribe
         scribe.follow()
+        scribe.goes_on = self._goes_on
         self._recording = Recording(cpu, scribe.tape, scribe, native=self._native)
         cpu.engine.onlooker = self
         return self
@@ -135,6 +134,7 @@ class Recorder:
         self._cpu.engine.onlooker = None
         self._recording.end()
         self._scribe.repertoire.forget()
+        self._scribe.goes_on = bool  # or there would be a cycle, which only the gc frees
         self.flush()
 
     @property
@@ -295,7 +295,8 @@ class MachineRecorder:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._turns[-1].flush()
+        self._flush()
+        self._turns.clear()  # or there would be a cycle, which only the gc frees
         self._stack.close()
 
     @property
@@ -305,14 +306,18 @@ class MachineRecorder:
 
     def events(self) -> list[Event]:
         """Return the events that are kept."""
-        self._turns[-1].flush()
+        self._flush()
         return self._kept.events()
 
     def drain_chunks(self) -> "list[Chunk]":
         """Return the chunks that are kept, and forget them. Not while a CPU runs."""
-        self._turns[-1].flush()
+        self._flush()
         return self._kept.drain()
 
     def edited(self, entry_pa: int, nr: int, by: str) -> None:
         """Record that entries were written from outside the CPUs, by what is called `by`."""
         self._turns[-1].edited(entry_pa, nr, by)
+
+    def _flush(self) -> None:
+        for recorder in self._turns:
+            recorder.flush()

@@ -1,5 +1,8 @@
 """Which walks the CPU makes, what they read, and which bits it sets on the way."""
 
+import gc
+import weakref
+
 import pytest
 from support.guest import CODE, DATA, HOLE, USER_DATA, Guest
 
@@ -262,3 +265,17 @@ def test_entries_written_from_outside_are_an_event() -> None:
         recorder.edited(0x1000, 1, "pgd_populate")
 
     assert recorder.events() == [Edited(PhysAddr(0x1000), 1, 0x67, "pgd_populate")]
+
+
+def test_a_machine_that_was_recorded_is_freed_by_its_last_reference(guest: Guest) -> None:
+    machine = Machine(ram=1 << 20)
+    memory = weakref.ref(machine.memory)
+    gc.disable()
+    try:
+        with MachineRecorder(machine) as recorder:
+            machine.cpu.run(0x1000)
+        assert recorder.events()
+        del machine, recorder
+        assert memory() is None
+    finally:
+        gc.enable()
