@@ -4,9 +4,8 @@ Knows how the CPU fills its TLB from the tables, and does so in its place (the e
 UC_TLB_VIRTUAL). Refuses to know faults: where the CPU would fault, the engine is told so, and the
 instruction is begun again with the CPU's own walk, which is the one that decides.
 
-Two walks of the CPU's own are not seen so: that for the code of an instruction that is begun again
-right behind a `wrpkru` in its block; and, since every page is a small one to an engine that asks,
-those after an `invlpg` in a large page, for which the engine drops more than that page.
+One walk of the CPU's own is not seen so: that for the code of an instruction that is begun again
+right behind a `wrpkru` in its block.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,8 @@ import unicorn
 from emu._layout import LIVE_HFLAGS
 from emu._tape import WALK, Tape, Word
 from emu.cpu import Cpu
-from emu.paging import FRAME_SIZE, RFLAGS_AC, A, D
+from emu.events import Invalidated
+from emu.paging import CR4_SMAP, FRAME_SIZE, RFLAGS_AC, U64, A, D, Paging, page_size
 from emu.rights import Access, Kind, refusal
 from emu.walk import walk
 
@@ -49,6 +49,8 @@ class Fills:
         self._live: Final = live
         self._break_off: Final = broken
         self.refused: Kind | None = None
+        self._large: dict[int, tuple[int, int]] = {}
+        """By the engine's mode, the region that holds all large pages used: address and mask."""
 
     def on_fill(self, engine: Any, va: int, kind: int, found: Any, data: Any) -> bool:
         """Translate the page of `va`; False where the CPU would fault."""
@@ -83,10 +85,35 @@ class Fills:
         if kind == "write":
             words[leaf_pa >> 3] |= D
         self._put(va, kind, user, seen.steps, LED_TO_A_PAGE)
+        if seen.level > 1:
+            self._use_large(va, page_size(seen.level), self._mode(user, ac, paging))
         dirty = words[leaf_pa >> 3] & D
         found.paddr = pa & _PAGE
         found.perms = sum(_PERMISSION[allows] for allows in allowed if dirty or allows != "write")
         return True
+
+    def invalidated(self, what: Invalidated) -> None:
+        """Drop what the CPU drops at an `invlpg` and an engine that asks does not: to that, every
+        page is a small one, while the CPU drops all if the page lies in the region of large ones.
+        """
+        if what.what != "invlpg":
+            self._large.clear()
+        elif any((what.value ^ at) & mask == 0 for at, mask in self._large.values()):
+            self._large.clear()
+            self._cpu.invalidate_tlb()
+
+    def _use_large(self, va: int, size: int, mode: int) -> None:
+        """Extend the region to a large page, as the engine does."""
+        at, mask = self._large.get(mode, (va, -size & U64))
+        mask &= -size
+        while (at ^ va) & mask:
+            mask = mask << 1 & U64
+        self._large[mode] = at & mask, mask
+
+    def _mode(self, user: bool, ac: bool, paging: Paging) -> int:
+        if user:
+            return _USER_MODE
+        return 0 if paging.cr4 & CR4_SMAP and not ac else 2
 
     def _put(self, va: int, kind: Kind, user: bool, steps: Any, done: int) -> None:
         tape = self._tape

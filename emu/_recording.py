@@ -4,6 +4,7 @@ Knows how the callbacks get into the engine and out again. Refuses to know what 
 """
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from unicorn.unicorn_py3 import unicorn as binding
@@ -14,11 +15,15 @@ from emu._layout import live, state_address, tlb_fill
 from emu._tape import Tape, Word
 from emu._unicorn import AccessHook, CodeHook
 from emu.cpu import Cpu
+from emu.events import Invalidated
 from emu.paging import ADDRESS
 
 
 class Hooks(Protocol):
     """What is called for what machine code does not do; everything, where there is none."""
+
+    on_invalidation: Callable[[Invalidated], None]
+    """To be told of what an instruction is about to drop from the TLB."""
 
     def on_code(self, engine: Any, rip: int, size: int, data: Any) -> None:
         """Called before an instruction."""
@@ -33,6 +38,7 @@ class Recording:
     def __init__(self, cpu: Cpu, tape: Tape, hooks: Hooks, *, native: bool) -> None:
         engine = cpu.engine
         self._engine: Final = engine
+        self._hooks: Final = hooks
         self._tape: Final = tape
         words = tape.words
         words[Word.STATE_AT] = state_address(engine.handle)
@@ -55,6 +61,7 @@ class Recording:
             on_code, on_access, self._fill.value = callbacks[:3]
         else:
             self._fills = Fills(cpu, tape, live(engine.handle), engine.break_off)
+            hooks.on_invalidation = self._fills.invalidated
             handles.append(engine.hook_fills(self._fills.on_fill))
             engine.ask_for_translations(True)
         handles.append(engine.hook_code(on_code, tape.address))
@@ -67,6 +74,7 @@ class Recording:
             self._fill.value = self._tape.words[Word.FILL]
         if self._fills is not None:
             self._engine.ask_for_translations(False)
+            self._hooks.on_invalidation = ignore
         for handle in self._handles:
             self._engine.unhook(handle)
         self._kept.clear()
@@ -90,6 +98,10 @@ class Recording:
         words[Word.WALKS] = min(words[Word.WALKS], self._walks)  # the tape may have been cut
         if self._fills is not None:
             self._engine.ask_for_translations(True)
+
+
+def ignore(_: Invalidated) -> None:
+    """Be told of an invalidation, where there is nothing to do."""
 
 
 def _address(callback: Any) -> int:

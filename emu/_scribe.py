@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from emu._layout import live
+from emu._recording import ignore
 from emu._repertoire import Known, Repertoire
 from emu._tape import ACCESS, MASKS, NOBODY, WALK, Tape, Word
 from emu._unicorn import is_store, unpack_registers
@@ -42,6 +43,7 @@ class Scribe:
         self.goes_on: Callable[[], bool] = bool
         """Asked at an instruction that the tape has no room for, or that is behind the limit:
         whether there is room now, and the CPU is to execute it."""
+        self.on_invalidation: Callable[[Invalidated], None] = ignore
         self.tape: Final = Tape(registers=registers)
         self.repertoire: Final = Repertoire(cpu, self.tape, native=native)
         self._words: Final = self.tape.words
@@ -136,6 +138,7 @@ class Scribe:
         registers = unpack_registers(self._cpu.engine.packed())
         what = invalidation(self.repertoire.executed[number], registers)
         if what is not None:
+            self.on_invalidation(what)
             self.mark(what)
             if what.what == "cr3" and what.value != self._cr3:
                 self.mark(Cr3Switch(self._cr3, what.value))

@@ -188,6 +188,7 @@ class Engine:
         error: int = _emu_start(self._uch, rip, 0, 0, 0)
         _context_save(self._uch, self._blob_handle)
         if onlooker.refused():  # the CPU itself is to say so
+            self.mend_flags()
             onlooker.look_away()
             error = _emu_start(self._uch, self.rip(), 0, 0, 0)
             _context_save(self._uch, self._blob_handle)
