@@ -5,8 +5,9 @@ Knows what a file says of a bare machine and of a kernel. Refuses to know how fi
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pagewalk.traces.files import NAMES, TraceFile, wanted_format
@@ -103,7 +104,17 @@ def open_kernel(
         ),
         registers=registers,
     )
-    return TraceFile(path, header, Names(kernel.image.describe, lambda: tables(kernel)))
+    return TraceFile(path, header, Names(kernel.image.describe, _remembered_tables(kernel)))
+
+
+def _remembered_tables(kernel: "Kernel") -> "Callable[[], dict[int, str]]":
+    """Return what `tables` returns, worked out anew only when something has happened."""
+
+    @lru_cache(maxsize=1)
+    def after(nr_events: int) -> dict[int, str]:
+        return tables(kernel)
+
+    return lambda: after(len(kernel.history))
 
 
 def tables(kernel: "Kernel") -> dict[int, str]:

@@ -4,7 +4,7 @@ Knows where an entry lies, from the roots and the walks in a trace, and what it 
 trace tells. Refuses to know how that is shown. Both vocabularies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 
 from emu import PhysAddr
@@ -102,12 +102,29 @@ def _learn(
         case Edited(pa, nr, first, by) if held.covers(pa, nr * ENTRY_SIZE):
             held.put(entry.pa, ENTRY_SIZE, first if pa == entry.pa else None)
             return "edit", by
+        case Faulted(stop):
+            _learn_from_walks(held, entry, (stop,))
         case Delivered(delivery):
+            _learn_from_walks(held, entry, delivery.exceptions)
             words = [(pa, value) for pa, value in delivery.stores.items() if held.covers(pa, 8)]
             for pa, value in words:
                 held.put(pa, 8, value)
             return ("exception", None) if words else (None, None)
     return None, None
+
+
+def _learn_from_walks(held: Held, entry: Entry, stops: Iterable[object]) -> None:
+    for stop in stops:
+        for pa, value in _walked_entries(stop):
+            if pa == entry.pa:
+                held.put(pa, ENTRY_SIZE, value)
+
+
+def _walked_entries(stop: object) -> Iterator[tuple[int, int]]:
+    """Yield the entries that were read before a fault, and what they held."""
+    walk = getattr(stop, "walk", None)
+    for _, pa, value in walk.steps if walk else ():
+        yield pa, value
 
 
 # ------------------------------------------------------------------ where an entry lies
@@ -136,8 +153,9 @@ def find_entry(trace: Trace, text: str, task: str | None) -> Entry:
 
 def _root(trace: Trace, task: str | None) -> tuple[int, str | None]:
     """Return the root of a task's table; the only one there is, if none is named."""
-    for _ in trace.events():
-        pass
+    if task is None or task not in trace.header.tasks.values():
+        for _ in trace.events():
+            pass
     roots = dict(trace.tasks)
     for cr3 in trace.header.cr3:
         roots.setdefault(cr3 & ADDRESS, "")
@@ -191,11 +209,7 @@ def _entries_told(trace: Trace) -> Iterator[tuple[int, int]]:
             case Edited(pa, _, entry):
                 yield pa, entry
             case Faulted(stop):
-                walk = getattr(stop, "walk", None)
-                for _, pa, entry in walk.steps if walk else ():
-                    yield pa, entry
+                yield from _walked_entries(stop)
             case Delivered(delivery):
                 for exc in delivery.exceptions:
-                    walk = getattr(exc, "walk", None)
-                    for _, pa, entry in walk.steps if walk else ():
-                        yield pa, entry
+                    yield from _walked_entries(exc)

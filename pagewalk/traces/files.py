@@ -91,8 +91,9 @@ class TraceFile:
         return self._output.size
 
     def write(self, chunk: "Chunk") -> None:
-        """Write what has happened."""
-        assert self._writer is not None
+        """Write what has happened. Once that has failed, nothing is written any more."""
+        if self._writer is None:
+            return
         with self._told():
             self._writer.write(chunk)
         self.events += len(chunk)

@@ -116,5 +116,8 @@ class Names:
     def task(self, cr3: int) -> str | None:
         """Name the task whose root this is; one that has gone is still known."""
         root = cr3 & ADDRESS
-        self._known.update(self.tasks())
-        return self._known.get(root)
+        name = self.tasks().get(root)
+        if name is None:
+            return self._known.get(root)
+        self._known[root] = name
+        return name

@@ -142,7 +142,7 @@ def read_parts(path: str) -> Iterator[Part]:
     known: dict[bytes, Event] = {}
     cpu = 0
     for number, line in enumerate(_lines(path), 1):
-        event = known.get(line)
+        event = known.get(line) or parsing.read_access(line)
         if event is not None:
             yield cpu, event, None
             continue

@@ -56,6 +56,8 @@ _COLUMNS: Final = (
     ("entries", pa.list_(_STEP)),
     ("object", pa.string()),
 )
+_FULL: Final = frozenset(("number", "cpu", "cr3", "task", "event"))
+"""What every row has, if only no task's name."""
 EVENTS: Final = (
     *("instruction", "read", "write", "walk", "invalidate", "edit", "cr3", "fault", "exception"),
 )
@@ -237,7 +239,7 @@ class _Table:
     def __init__(self, nr: int) -> None:
         self._nr = nr
         self._columns: dict[str, Any] = {}
-        self._filled: dict[str, Any] = {}
+        self._missing: dict[str, Any] = {}
         self._sparse: dict[str, dict[int, Any]] = {}
 
     def put_one(self, name: str, value: Any, row: int) -> None:
@@ -247,9 +249,10 @@ class _Table:
     def put(self, name: str, values: Any, at: Any = slice(None)) -> None:
         if name not in self._columns:
             self._columns[name] = np.zeros(self._nr, _DTYPE.get(name, np.uint64))
-            self._filled[name] = np.zeros(self._nr, bool)
+            self._missing[name] = None if name in _FULL else np.ones(self._nr, bool)
         self._columns[name][at] = values
-        self._filled[name][at] = True
+        if self._missing[name] is not None:
+            self._missing[name][at] = False
 
     def arrow(self, wanted: Any, words: dict[str, _Words]) -> Any:
         return pa.Table.from_arrays([self._array(field, words) for field in wanted], schema=wanted)
@@ -258,11 +261,11 @@ class _Table:
         sparse = self._sparse.get(field.name)
         if sparse is not None:
             return pa.array([sparse.get(row) for row in range(self._nr)], field.type)
-        if field.name in words:
-            values = self._columns.get(field.name, np.full(self._nr, -1, np.int32))
-            missing = (values < 0) | ~self._filled.get(field.name, np.zeros(self._nr, bool))
-            known = pa.array(list(words[field.name].numbers), field.type.value_type)
-            return pa.DictionaryArray.from_arrays(pa.array(values, mask=missing), known)
         if field.name not in self._columns:
             return pa.nulls(self._nr, field.type)
-        return pa.array(self._columns[field.name], field.type, mask=~self._filled[field.name])
+        values, missing = self._columns[field.name], self._missing[field.name]
+        if field.name not in words:
+            return pa.array(values, field.type, mask=missing)
+        missing = values < 0 if missing is None else missing | (values < 0)
+        known = pa.array(list(words[field.name].numbers), field.type.value_type)
+        return pa.DictionaryArray.from_arrays(pa.array(values, mask=missing), known)

@@ -65,7 +65,7 @@ def read_parts(path: str) -> Iterator[Part]:
             file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
             for group in range(footer.num_row_groups):
                 for batch in file.iter_batches(_BATCH, row_groups=[group]):
-                    yield from _events(batch.to_pydict(), names)
+                    yield from _events(batch, names)
     except (pa.ArrowException, OSError) as error:
         raise Damaged(" ".join(str(error).split())) from None
     except (ValueError, KeyError, TypeError) as error:
@@ -91,30 +91,49 @@ def _whole_footers(path: str) -> list[Any]:
     return footers
 
 
-def _events(columns: dict[str, list[Any]], names: dict[int, str]) -> Iterator[Part]:
+def _events(batch: Any, names: dict[int, str]) -> Iterator[Part]:
     """Yield the events of some rows; a name with the first event at its address."""
-    kinds, cpus, rips, symbols = (columns[n] for n in ("event", "cpu", "rip", "symbol"))
-    values = [columns[name] for name in _VALUES]
-    registers = zip(*(columns[name] for name in GENERAL if name in columns), strict=True)
-    general = list(registers) or [()] * len(kinds)
+    kinds, codes = _words(batch, "event"), _words(batch, "bytes")
+    symbols, tasks = _words(batch, "symbol"), _words(batch, "task")
+    cpus, rips, vas, pas, sizes, values = (
+        _numbers(batch, name) for name in ("cpu", "rip", "va", "pa", "size", "value")
+    )
+    has_va = batch.column("va").is_valid().to_pylist()
+    general = [name for name in GENERAL if name in batch.schema.names]
+    registers = list(zip(*(_numbers(batch, name) for name in general), strict=True))
+    others = [row for row, kind in enumerate(kinds) if kind not in _FREQUENT]
+    other_rows = dict(zip(others, batch.take(others).to_pylist(), strict=True)) if others else {}
     for row, kind in enumerate(kinds):
         rip = rips[row]
         found: Object | None = None
+        event: Event
         if kind == "instruction":
-            event: Event = Executed(VirtAddr(rip), columns["bytes"][row], general[row] or None)
-        elif kind in ("read", "write"):
-            va, pa_, size, value = (column[row] for column in values)
-            event = Accessed(None if va is None else VirtAddr(va), PhysAddr(pa_), size, value, kind)
+            event = Executed(rip, codes[row], registers[row] if registers else None)
+            if rip not in names and symbols[row] is not None:
+                names[rip] = symbols[row]
+                found = {"rip": f"{rip:#x}", "symbol": symbols[row]}
+        elif kind in _FREQUENT:
+            va = vas[row] if has_va[row] else None
+            event = Accessed(va, pas[row], sizes[row], values[row], kind)
         elif kind in ("fault", "exception"):
-            found = json.loads(columns["object"][row])
+            found = json.loads(other_rows[row]["object"])
             event = parsing.read_event(found)
         else:
-            event = _OTHERS[kind]({name: column[row] for name, column in columns.items()})
-            found = {"task": columns["task"][row]} if kind == "cr3" else None
-        if found is None and symbols[row] is not None and rip not in names:
-            names[rip] = symbols[row]
-            found = {"rip": f"{rip:#x}", "symbol": symbols[row]}
+            event = _OTHERS[kind](other_rows[row])
+            found = {"task": tasks[row]} if kind == "cr3" else None
         yield cpus[row], event, found
+
+
+def _numbers(batch: Any, name: str) -> list[Any]:
+    """Return a column; 0 where there is nothing."""
+    return batch.column(name).fill_null(0).to_numpy().tolist()  # type: ignore[no-any-return]
+
+
+def _words(batch: Any, name: str) -> list[Any]:
+    """Return a column of words; None where there is none."""
+    column = batch.column(name)
+    words = [*column.dictionary.to_pylist(), None]
+    return [words[i] for i in column.indices.fill_null(-1).to_numpy().tolist()]
 
 
 def _walked(row: Row) -> Walked:
@@ -125,7 +144,7 @@ def _walked(row: Row) -> Walked:
     return Walked(VirtAddr(row["va"]), row["what"], row["user"], steps)
 
 
-_VALUES: Final = "va", "pa", "size", "value"
+_FREQUENT: Final = frozenset(("instruction", "read", "write"))
 _OTHERS: Final[dict[str, Callable[[Row], Event]]] = {
     "walk": _walked,
     "invalidate": lambda row: Invalidated(row["what"], row["value"]),

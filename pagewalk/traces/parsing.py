@@ -5,8 +5,9 @@ Refuses to know which file the object is from. What the objects leave out stays 
 registers, CPL, CR3 and CR2 of a trap (none of which two stops differ by).
 """
 
+import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from emu import Halted, OutsideRam, PageFault, PhysAddr, Returned, Shutdown, StepLimit, Stop, Trap
 from emu import VirtAddr as Va
@@ -29,10 +30,26 @@ from emu.walk import Step, Verdict, Walk
 
 Object = dict[str, Any]
 
+_ACCESS: Final = re.compile(
+    rb'\{"event": "(read|write)", "va": (?:null|"0x([0-9a-f]+)"), "pa": "0x([0-9a-f]+)", '
+    rb'"size": ([0-9]+), "value": "0x([0-9a-f]+)"\}'
+)
+
 
 def read_event(found: Object) -> Event:
     """Return the event that an object tells of."""
     return _READ[found["event"]](found)
+
+
+def read_access(line: bytes) -> Accessed | None:
+    """Return the access that a line tells of, if it looks exactly as ours do; else None."""
+    match = _ACCESS.fullmatch(line)
+    if match is None:
+        return None
+    kind, va, pa, size, value = match.groups()
+    where = None if va is None else Va(int(va, 16))
+    is_write: Literal["read", "write"] = "write" if kind == b"write" else "read"
+    return Accessed(where, PhysAddr(int(pa, 16)), int(size), int(value, 16), is_write)
 
 
 def read_stop(found: Object) -> Stop | None:

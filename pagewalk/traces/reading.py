@@ -82,6 +82,7 @@ class Trace:
         self.nr_events = self.nr_instructions = 0
         self.ending = None
         self._paging.clear()
+        where: dict[int, tuple[int, str | None]] = {}  # each CPU's CR3, and whose table that is
         parts = self._parts()
         next(parts, None)  # the header
         for part in parts:
@@ -91,19 +92,22 @@ class Trace:
                 self.ending = self._read_ending(part)
                 continue
             cpu, event, found = part
-            paging = self.paging(cpu)
             if found is not None:
                 self.symbols.update(parsing.symbols(found))
-            if isinstance(event, Cr3Switch):
-                paging = self._paging[cpu] = replace(paging, cr3=event.new)
+            if type(event) is Cr3Switch:
+                self._paging[cpu] = replace(self.paging(cpu), cr3=event.new)
                 if found and found.get("task"):
                     self.tasks[event.new & ADDRESS] = found["task"]
-            elif isinstance(event, Invalidated) and event.what not in ("cr3", "invlpg"):
+                where.clear()
+            elif type(event) is Invalidated and event.what not in ("cr3", "invlpg"):
                 changed: dict[str, Any] = {event.what: event.value}
-                paging = self._paging[cpu] = replace(paging, **changed)
+                self._paging[cpu] = replace(self.paging(cpu), **changed)
+            if cpu not in where:
+                paging = self.paging(cpu)
+                where[cpu] = paging.cr3, self.tasks.get(paging.root)
             self.nr_events += 1
-            self.nr_instructions += isinstance(event, Executed)
-            yield Seen(cpu, paging.cr3, self.tasks.get(paging.root), event)
+            self.nr_instructions += type(event) is Executed
+            yield Seen(cpu, *where[cpu], event)
 
     def _parts(self) -> "Iterator[Part]":
         try:

@@ -5,9 +5,19 @@ from support import traces
 from support.cli import run_cli
 from support.traces import CODE, OTHER_ROOT, ROOT
 
-from emu.events import Accessed, Cr3Switch, Delivered, Edited, Executed, Walked, WalkedStep
-from emu.fault import Trap
+from emu import PageFault, Trap
+from emu.events import (
+    Accessed,
+    Cr3Switch,
+    Delivered,
+    Edited,
+    Executed,
+    Faulted,
+    Walked,
+    WalkedStep,
+)
 from emu.interrupts import Delivery
+from emu.walk import Step, Walk
 
 STORE = Executed(CODE, b"\x48\x89\x07")  # mov [rdi], rax
 VA = 0xFFFF_E700_0000_0034  # index 462 at the top: 0xe70 in its table
@@ -131,6 +141,15 @@ def test_what_is_read_is_known(history):
     (write,) = history(events)["writes"]
 
     assert (write["before"], write["after"]) == (f"{ENTRY:#x}", "0x0")
+
+
+def test_what_a_faults_walk_has_read_is_known(history):
+    read = Walk(VA, (Step(4, PGD, 0),), "not-present", ROOT)
+    fault = PageFault(VA, 2, CODE, read, 0, ROOT, "not-present")
+
+    found = history([STORE, Faulted(fault, b"")])
+
+    assert (found["writes"], found["holds"]) == ([], "0x0")
 
 
 # ------------------------------------------------------------------ as text

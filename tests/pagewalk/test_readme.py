@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from support.cli import run_cli
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
@@ -15,16 +16,20 @@ def blocks(language):
 
 
 def commands():
-    """The lines of the console blocks, each with the exit status that it promises."""
-    lines = "".join(blocks("console")).splitlines()
-    return [
-        pytest.param(
-            shlex.split(line.removeprefix("$ pagewalk "), comments=True),
-            int("# exits with 1" in line),
-            id=line,
-        )
-        for line in lines
-    ]
+    """The lines of the console blocks, each with the exit status that it promises.
+
+    Before it come the lines of its block that write the files that it reads.
+    """
+    found = []
+    for block in blocks("console"):
+        before = []
+        for line in block.splitlines():
+            words = shlex.split(line.removeprefix("$ pagewalk "), comments=True)
+            promised = int("# exits with 1" in line)
+            found.append(pytest.param(list(before), words, promised, id=line))
+            if "-o" in words:
+                before.append(words)
+    return found
 
 
 def test_the_first_two_blocks_are_the_main_job_and_the_tests():
@@ -49,9 +54,26 @@ def test_the_difference_shown_is_the_output():
     assert blocks("text")[1] == text
 
 
-@pytest.mark.parametrize(("arguments", "promised"), commands())
-def test_every_command_shown_runs(arguments, promised, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[2])
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A directory where files may be written, with the examples in it."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_what_show_prints_is_what_it_prints(elsewhere):
+    write, show = (c.values[1] for c in commands() if "handler.jsonl.zst" in c.id)
+    run_cli(*write, parse=False)
+
+    _, text, _ = run_cli(*show, parse=False)
+
+    assert blocks("text")[2] == text
+
+
+@pytest.mark.parametrize(("before", "arguments", "promised"), commands())
+def test_every_command_shown_runs(before, arguments, promised, elsewhere):
+    for words in before:
+        run_cli(*words, parse=False)
 
     status, output, errors = run_cli(*arguments, parse=False)
 
