@@ -89,8 +89,9 @@ class Group:
 def groups(events: Iterable[Seen]) -> Iterator[Group]:
     """Yield the events by the instruction that they belong to, in order.
 
-    A fetch's walk belongs to the instruction behind it, all else to the one before it; a fault, an
-    exception and what is written from outside the CPU stand for themselves.
+    A fetch's walk belongs to the instruction behind it, all else to the one before it; a fault and
+    an exception have the walks right before them, which no access followed; what is written from
+    outside the CPU stands for itself.
     """
     group = Group()
     for seen in events:
@@ -101,8 +102,10 @@ def groups(events: Iterable[Seen]) -> Iterator[Group]:
         begins |= isinstance(event, Executed) and not _are_fetches(group.events)
         begins |= bool(group.events) and group.events[-1].cpu != seen.cpu
         if (begins or alone) and group.events:
-            yield group
-            group = Group()
+            walks = _last_walks(group) if isinstance(event, (Faulted, Delivered)) else []
+            if group.events:
+                yield group
+            group = Group(walks)
         group.events.append(seen)
         if isinstance(event, Executed):
             group.leader = seen
@@ -111,6 +114,14 @@ def groups(events: Iterable[Seen]) -> Iterator[Group]:
             group = Group()
     if group.events:
         yield group
+
+
+def _last_walks(group: Group) -> list[Seen]:
+    """Take the walks at the end of a group out of it."""
+    taken: list[Seen] = []
+    while group.events and isinstance(group.events[-1].event, Walked):
+        taken.insert(0, group.events.pop())
+    return taken
 
 
 def _are_fetches(events: list[Seen]) -> bool:
