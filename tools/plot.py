@@ -46,7 +46,7 @@ def draw(axes: Axes, title: str, figures: dict[str, float]) -> None:
     values = [figures[name] for name in names]
     colours = [OURS if name.startswith("pagewalk") else THEIRS for name in names]
     bars = axes.barh(names, values, color=colours)
-    axes.bar_label(bars, fmt="%.3g", padding=4)
+    axes.bar_label(bars, [f"{v:.3g}" if v < 1000 else f"{v:,.0f}" for v in values], padding=4)
     axes.set_xscale("log")
     axes.set_xlim(right=max(values) * 4)
     axes.set_title(title, loc="left", fontsize="medium")
