@@ -84,8 +84,8 @@ def test_every_command_shown_runs(before, arguments, promised, elsewhere):
 
 @pytest.mark.parametrize(
     ("code", "printed"),
-    list(zip(blocks("python"), ["__init_single_page+0x9/0x6d", "", ""], strict=True)),
-    ids=["kernel", "probe", "bulk"],
+    list(zip(blocks("python"), ["__init_single_page+0x9/0x6d", "", "", ""], strict=True)),
+    ids=["kernel", "probe", "bulk", "recording"],
 )
 def test_the_python_shown_runs(code, printed, capsys):
     exec(compile(code, "README.md", "exec"), {})
