@@ -27,6 +27,23 @@ _ENTRIES: Final = 32  # into a walk
 _LEVELS: Final = 24
 _DONE: Final = 28
 
+
+def _form(at: int) -> str:
+    """Return the text that works out a form of an address, which lies there in a shape: in RAX."""
+    scaled, scale, base, displacement, mask, segment = range(at, at + 6 * 8, 8)
+    return f"""
+    mov r10, [r8 + {scaled:#x}]
+    mov rax, [r10]
+    imul rax, [r8 + {scale:#x}]
+    mov r10, [r8 + {base:#x}]
+    add rax, [r10]
+    add rax, [r8 + {displacement:#x}]
+    and rax, [r8 + {mask:#x}]
+    mov r10, [r8 + {segment:#x}]
+    add rax, [r10]
+    """
+
+
 TAPE: Final = 0x7A7A_7A7A_7A7A_7A7A  # stands for the tape's address, which no argument gives
 NAMES: Final = {
     name: f"{value:#x}"
@@ -85,29 +102,13 @@ record:
     test r9d, r9d
     jz done
 
-    mov r10, [r8 + 0x20]
-    mov rax, [r10]
-    imul rax, [r8 + 0x28]
-    mov r10, [r8 + 0x30]
-    add rax, [r10]
-    add rax, [r8 + 0x38]
-    and rax, [r8 + 0x40]
-    mov r10, [r8 + 0x48]
-    add rax, [r10]
+    {first_form}
     mov [rcx + {READ_VA}], rax
     mov [rcx + {WRITE_VA}], rax
     cmp r9d, {one_form}
     je done
 
-    mov r10, [r8 + 0x50]
-    mov rax, [r10]
-    imul rax, [r8 + 0x58]
-    mov r10, [r8 + 0x60]
-    add rax, [r10]
-    add rax, [r8 + 0x68]
-    and rax, [r8 + 0x70]
-    mov r10, [r8 + 0x78]
-    add rax, [r10]
+    {second_form}
     mov [rcx + {WRITE_VA}], rax
 done:
     ret
@@ -124,7 +125,7 @@ repeats:
 
 slow:
     jmp qword ptr [rcx + {ON_CODE}]
-"""
+""".replace("{first_form}", _form(0x20)).replace("{second_form}", _form(0x50))
 
 COPY: Final = """
     mov r11, rax
