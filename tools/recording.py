@@ -42,7 +42,7 @@ loop:
     jnz loop
     hlt
 """
-ROUNDS = 5
+ROUNDS = 15
 TURNS = 200_000  # of the loop in a round
 
 
