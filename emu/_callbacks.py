@@ -8,7 +8,7 @@ are free; what is called like a word of the tape is its offset.
 from struct import Struct
 from typing import Final
 
-from emu._layout import AT_CONTROL, AT_GPRS
+from emu._layout import AT_CONTROL, AT_EFER, AT_GPRS
 from emu._tape import REGISTERS_SIZE, SHAPE_SIZE, SHAPES, WALK, Word
 from emu.paging import CR4_LA57
 
@@ -22,10 +22,13 @@ assert SHAPE.size == SHAPE_SIZE
 _UC_MEM_WRITE: Final = 17
 _CR3: Final = AT_CONTROL - AT_GPRS + 3 * 8
 _CR4: Final = _CR3 + 8
+_EFER: Final = AT_EFER - AT_GPRS
 _RCX: Final = 8
 _ENTRIES: Final = 32  # into a walk
 _LEVELS: Final = 24
 _DONE: Final = 28
+_EFER_AT: Final = 152
+_FETCH: Final = 2
 
 
 def _form(at: int) -> str:
@@ -60,6 +63,9 @@ NAMES: Final = {
         "tape": TAPE,
         "cr3": _CR3,
         "cr4": _CR4,
+        "efer": _EFER,
+        "efer_at": _EFER_AT,
+        "fetch": _FETCH,
         "la57": CR4_LA57,
         "rcx": _RCX,
         "levels": _LEVELS,
@@ -206,7 +212,7 @@ slow:
 
 # Where the engine fills its TLB: (RDI CPU, RSI address, EDX size, ECX access, R8D mode, R9B probe,
 # a return address on the stack). What it calls returns if the walk led to a page, and otherwise
-# goes elsewhere and never comes back.
+# goes elsewhere and never comes back. Behind a walk for a fetch no code is known by heart.
 FILL: Final = """
     push rbx
     push rbp
@@ -235,6 +241,12 @@ room:
     push rcx
     mov rbx, [r11 + {STATE_AT}]
     mov rax, [rbx + {cr3}]
+    mov rdx, [rbx + {efer}]
+    mov [r10 + {efer_at}], rdx
+    cmp ecx, {fetch}
+    jne data
+    inc dword ptr [r11 + {GENERATION}]
+data:
     mov rcx, [rbx + {cr4}]
     mov rbp, rsi
     shl rbp, 0x7

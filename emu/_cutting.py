@@ -15,7 +15,15 @@ from emu._unicorn import unpack_registers
 from emu.chunks import ACCESS, Chunk
 from emu.events import Event, Executed, Walked, WalkedStep
 from emu.operands import Operands
-from emu.paging import ENTRY_SIZE, FRAME_SIZE, Paging, PhysAddr, VirtAddr
+from emu.paging import (
+    EFER_NXE,
+    ENTRY_SIZE,
+    FRAME_SIZE,
+    MAXPHYADDR,
+    PhysAddr,
+    VirtAddr,
+    reserved_masks,
+)
 
 _KIND: Final[tuple[Literal["read", "write", "fetch"], ...]] = ("read", "write", "fetch")
 _USER: Final = 1  # the engine's mode
@@ -39,7 +47,7 @@ class Script(NamedTuple):
     """The registers before those instructions of which the tape does not say where; they are
     number so many minus 1."""
     marks: Sequence[Mark]
-    paging: Paging
+    levels: int
     holds: Callable[[int, int], bool]
 
 
@@ -98,14 +106,15 @@ def _others(tape: Tape, script: Script) -> list[tuple[int, int, Event]]:
 def _walked(tape: Tape, script: Script, number: int) -> tuple[int, int, Walked]:
     at = number * WALK.size
     va, instructions, accesses, kind, mode, levels, done, *words = WALK.unpack_from(tape.walks, at)
-    top = script.paging.levels
+    masks = reserved_masks(bool(words[-1] & EFER_NXE), MAXPHYADDR)
+    top = script.levels
     steps = []
     for n in range(levels):
         entry_pa, before, after = words[3 * n : 3 * n + 3]
         if not script.holds(entry_pa, ENTRY_SIZE):
             break
         steps.append(_step(top - n, entry_pa, before, after))
-        if done != 1 and script.paging.reserved(before, top - n):
+        if done != 1 and before & masks[2 * (top - n) + (before >> 7 & 1)]:
             break  # no walk that led to a page came by such an entry
     walked = Walked(VirtAddr(va & -FRAME_SIZE), _KIND[kind], mode == _USER, tuple(steps))
     return instructions, accesses, walked

@@ -77,14 +77,16 @@ class Fills:
         )
         if pa is None or kind not in allowed:
             self.refused = kind
-            self._put(va, kind, user, seen.steps, REFUSED)
+            self._put(va, kind, user, seen.steps, REFUSED, paging)
             return False
         for _, entry_pa, entry in seen.steps:
             words[entry_pa >> 3] = entry | A
         leaf_pa = seen.steps[-1].entry_pa
         if kind == "write":
             words[leaf_pa >> 3] |= D
-        self._put(va, kind, user, seen.steps, LED_TO_A_PAGE)
+        self._put(va, kind, user, seen.steps, LED_TO_A_PAGE, paging)
+        if kind == "fetch":
+            self._tape.words[Word.GENERATION] += 1  # no code is known by heart now
         if seen.level > 1:
             self._use_large(va, page_size(seen.level), self._mode(user, ac, paging))
         dirty = words[leaf_pa >> 3] & D
@@ -115,7 +117,7 @@ class Fills:
             return _USER_MODE
         return 0 if paging.cr4 & CR4_SMAP and not ac else 2
 
-    def _put(self, va: int, kind: Kind, user: bool, steps: Any, done: int) -> None:
+    def _put(self, va: int, kind: Kind, user: bool, steps: Any, done: int, paging: Paging) -> None:
         tape = self._tape
         number = tape.words[Word.WALKS]
         if number >= tape.words[Word.WALKS_END]:
@@ -127,7 +129,7 @@ class Fills:
         where = tape.words[Word.HEAD], tape.words[Word.ACCESSES]
         mode = _USER_MODE if user else 0
         head = va, *where, _KINDS.index(kind), mode, len(steps), done
-        WALK.pack_into(tape.walks, WALK.size * number, *head, *entries)
+        WALK.pack_into(tape.walks, WALK.size * number, *head, *entries, paging.efer)
         tape.words[Word.WALKS] = number + 1
         if number + 1 >= tape.words[Word.WALKS_FULL]:
             tape.words[Word.LIMIT] = 0

@@ -1,8 +1,9 @@
 """The instructions that a recorder knows by heart.
 
-Knows which instruction stands at an address, as long as that holds: until the code, or an entry on
-the way to it, is written, or paging is another. Refuses to know what is done with it. Its numbers
-for instructions, by address and bytes, hold for as long as it lives.
+Knows which instruction stands at an address, as long as that holds for the CPU: until the code is
+written, or the CPU forgets it, or walks for code again. A table that is written changes nothing
+before that. Refuses to know what is done with it. Its numbers for instructions, by address and
+bytes, hold for as long as it lives.
 """
 
 from typing import Final, NamedTuple
@@ -14,14 +15,13 @@ from emu.cpu import Cpu
 from emu.events import Executed
 from emu.instruction import MAX_SIZE, Plan, decode
 from emu.operands import Kind, Shape, first_instruction, shape_of, sizes
-from emu.paging import FRAME_SIZE, U64, A, D, Paging, PhysAddr, VirtAddr
+from emu.paging import FRAME_SIZE, U64, Paging, PhysAddr, VirtAddr
 from emu.registers import Registers
 from emu.walk import walk
 
 _OFFSET: Final = FRAME_SIZE - 1
 _RIP: Final = Registers._fields.index("rip")
 _LIVE: Final = (*range(_RIP + 2), *LIVE_BASES)  # from indices into `Registers` to those of `live`
-_BY_CPU: Final = A | D
 
 
 class Form(NamedTuple):
@@ -72,9 +72,9 @@ class Repertoire:
         self.known: Final[dict[int, Known]] = {}
         self.watched: Final[set[int]] = set()  # numbers of the frames where a store matters
         self.paging: Paging | None = None
-        self._frames: Final[dict[int, PhysAddr]] = {}  # where pages of code are, by number, ...
-        self._copies: Final[dict[PhysAddr, bytes]] = {}  # ... what is in them, ...
-        self._entries: Final[dict[PhysAddr, int]] = {}  # ... and what leads to them
+        self._frames: Final[dict[int, PhysAddr]] = {}  # where pages of code are, by number
+        self._generation = tape.words[Word.GENERATION]
+        self._flushes = 0
         self._zero: Final = tape.address + 8 * Word.ZERO
 
     def learn(self, rip: int, size: int) -> Known:
@@ -97,23 +97,24 @@ class Repertoire:
 
     def forget(self) -> None:
         """Look at every instruction anew."""
-        for known in (self.known, self.watched, self._frames, self._copies, self._entries):
-            known.clear()
-        self.paging = None
         self._tape.words[Word.GENERATION] += 1
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Forget what is of an older generation than the tape's."""
+        generation = self._tape.words[Word.GENERATION]
+        if generation != self._generation:
+            self._generation = generation
+            for known in (self.known, self.watched, self._frames):
+                known.clear()
+            self.paging = None
 
     def refresh(self) -> None:
-        """Forget, if something is not as it was, whoever changed it."""
-        if self.paging is not None and not self._holds():
+        """Forget, if the CPU has forgotten its translated code."""
+        flushes = self._cpu.engine.flushes
+        if flushes != self._flushes:
+            self._flushes = flushes
             self.forget()
-
-    def _holds(self) -> bool:
-        if self._cpu.paging != self.paging:
-            return False
-        words, peek = self._memory.words, self._memory.peek
-        return all(
-            (words[pa >> 3] ^ entry) & ~_BY_CPU == 0 for pa, entry in self._entries.items()
-        ) and all(peek(frame, FRAME_SIZE) == copy for frame, copy in self._copies.items())
 
     def _add(self, executed: Executed) -> int:
         number = len(self.executed)
@@ -127,7 +128,7 @@ class Repertoire:
     def _tell(self, rip: int, known: Known) -> None:
         """Have the callbacks know it by heart."""
         tape = self._tape
-        generation = tape.words[Word.GENERATION] & 0xFFFF_FFFF
+        generation = self._generation & 0xFFFF_FFFF
         head = known.number, generation, known.kind, *self.sizes[known.number], known.counts
         forms = *self._addresses(known.read), *self._addresses(known.write)
         at = (rip ^ rip >> SHAPES.bit_length() - 1) & (SHAPES - 1)
@@ -159,20 +160,15 @@ class Repertoire:
         return code
 
     def _frame(self, va: VirtAddr) -> PhysAddr | None:
-        """Find the frame of a page of code, and watch it and the tables that lead to it."""
+        """Find the frame of a page of code that the CPU has just walked for, and watch it."""
         assert self.paging is not None
         found = walk(self._memory.read_u64, self.paging, va)
         if found.pa is None or not self._memory.holds(found.pa):
             return None
         frame = PhysAddr(found.pa & ~_OFFSET)
         self._frames[va >> 12] = frame
-        self._copies[frame] = self._memory.peek(frame, FRAME_SIZE)
-        self._entries.update((step.entry_pa, step.entry) for step in found.steps)
-        for pa in (frame, *self._entries):
-            self.watched.add(pa >> 12)
-            self._tape.frames[pa >> 12 & FRAMES - 1] = (
-                self._tape.words[Word.GENERATION] & 0xFFFF_FFFF
-            )
+        self.watched.add(frame >> 12)
+        self._tape.frames[frame >> 12 & FRAMES - 1] = self._generation & 0xFFFF_FFFF
         return frame
 
 

@@ -16,7 +16,8 @@ from emu._unicorn import is_store, unpack_registers
 from emu.cpu import Cpu
 from emu.events import Cr3Switch, Event, Invalidated
 from emu.operands import Kind, Operands, invalidation
-from emu.paging import FRAME_SIZE, U64, PhysAddr, VirtAddr
+from emu.paging import FRAME_SIZE, RFLAGS_AC, U64, PhysAddr, VirtAddr
+from emu.rights import Access, refusal
 from emu.walk import walk
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ READ_SIZE, WRITE_SIZE = Word.READ_SIZE, Word.WRITE_SIZE
 
 _OFFSET: Final = FRAME_SIZE - 1
 _RCX: Final = 1
+_RFLAGS: Final = 17
 _GENERAL: Final = 16 * 8  # bytes
 _FAULTED: Final = 2  # instead of whether a walk ended without a fault: it did not, and is finished
 
@@ -51,7 +53,7 @@ class Scribe:
         self._general: Final = self._live.cast("B")[:_GENERAL]
         self._snapshots: dict[int, bytes] = {}
         self._marks: list[Mark] = []
-        self._paging = cpu.paging
+        self._levels: Final = cpu.paging.levels
         self._cr3 = cpu.cr3
         self._begin = 0  # how many walks were on the tape when the engine was entered
 
@@ -76,7 +78,7 @@ class Scribe:
             executed=self.repertoire.executed,
             snapshots=self._snapshots,
             marks=self._marks,
-            paging=self._paging,
+            levels=self._levels,
             holds=self._memory.holds,
         )
         chunk = cut(self.tape, script, cpu=cpu, first=first)
@@ -93,6 +95,7 @@ class Scribe:
                 if not self.goes_on():
                     return
                 head = words[HEAD]
+            self.repertoire.catch_up()
             known = self.repertoire.known.get(rip)
             if known is None:
                 known = self._arrive(rip, size)
@@ -130,7 +133,6 @@ class Scribe:
         """Meet an instruction that is not known."""
         if self.repertoire.paging is None:
             self.switched()
-            self._paging = self._cpu.paging
         return self.repertoire.learn(rip, size)
 
     def _system(self, number: int) -> None:
@@ -143,7 +145,6 @@ class Scribe:
             if what.what == "cr3" and what.value != self._cr3:
                 self.mark(Cr3Switch(self._cr3, what.value))
                 self._cr3 = what.value
-        self.repertoire.forget()
 
     def _put(self, writes: bool, pa: int, size: int, value: int) -> None:
         words = self._words
@@ -160,7 +161,11 @@ class Scribe:
             words[LIMIT] = 0
 
     def _crossing(self, writes: bool, pa: int, size: int, value: int) -> None:
-        """Record an access that goes on in another frame: each page's part for itself."""
+        """Record an access that goes on in another frame: each page's part for itself.
+
+        A store calls back before it is made, and the CPU cannot be asked where it would fault; so
+        one that only its TLB still allows is recorded as a whole, as if in one frame.
+        """
         first = FRAME_SIZE - (pa & _OFFSET)
         rest = self._next_frame(writes, pa, size)
         if rest is None:  # the store is about to fault
@@ -182,7 +187,19 @@ class Scribe:
             va = Operands(executed, unpack_registers(packed)).take(writes, pa, size)
         if va is None:
             return None
-        return walk(self._memory.read_u64, self._paging, VirtAddr((va | _OFFSET) + 1 & U64)).pa
+        rest = VirtAddr((va | _OFFSET) + 1 & U64)
+        if writes and not self._may_write(rest):
+            return None
+        found = self._cpu.engine.translate(rest, writes=writes)
+        return None if found is None else PhysAddr(found)
+
+    def _may_write(self, va: VirtAddr) -> bool:
+        """Tell whether the tables let the current instruction write there."""
+        paging = self._cpu.paging
+        found = walk(self._memory.read_u64, paging, va)
+        user, ac = self._cpu.engine.cpl() == 3, bool(self._live[_RFLAGS] & RFLAGS_AC)
+        access = Access("write", user, ac=ac)
+        return found.pa is not None and refusal(found, access, paging) is None
 
     def _va(self, writes: bool, pa: int) -> VirtAddr | None:
         """Return the linear address of an access, if the instruction's one operand has it."""
@@ -247,11 +264,12 @@ class Scribe:
         number = self._words[WALKS] - 1
         if number < self._begin:
             return
-        *head, levels, done = WALK.unpack_from(self.tape.walks, number * WALK.size)[:7]
+        record = WALK.unpack_from(self.tape.walks, number * WALK.size)
+        *head, done = record[:7]
+        *words, efer = record[7:]
         if done:
             return
-        words = WALK.unpack_from(self.tape.walks, number * WALK.size)[7:]
         entries: list[int] = []
         for pa, before, _ in zip(*[iter(words)] * 3, strict=True):
             entries += pa, before, self._memory.words[pa >> 3]
-        WALK.pack_into(self.tape.walks, number * WALK.size, *head, levels, _FAULTED, *entries)
+        WALK.pack_into(self.tape.walks, number * WALK.size, *head, _FAULTED, *entries, efer)

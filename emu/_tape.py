@@ -16,10 +16,10 @@ SLACK: Final = 1 << 12  # accesses that one instruction may make, and walks that
 MASKS: Final = tuple((1 << 8 * size) - 1 for size in range(9))
 NOBODY: Final = (1 << 64) - 1  # no instruction's number
 
-WALK: Final = Struct("<Q6I15Q8x")
+WALK: Final = Struct("<Q6I15QQ")
 """A walk: the address; instructions and accesses before it; 0 for a read, 1 for a write, 2 for a
 fetch; the engine's mode; how many entries were read; whether it ended without a fault; five times
-where an entry lies, what it held, and what it held afterwards."""
+where an entry lies, what it held, and what it held afterwards; EFER."""
 ACCESS: Final = Struct("<QQQIB??x")
 """An access, as `chunks.ACCESS` has it."""
 REGISTERS_SIZE: Final = 16 * 8

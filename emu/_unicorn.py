@@ -131,6 +131,7 @@ class Engine:
 
         self._uch: Final = uc._uch
         self.onlooker: Onlooker | None = None
+        self.flushes = 0  # how often translated code was dropped
         self._context = uc.context_save()
         self._blob_handle: Final = self._context.context
         self._blob: Final = view(self._context)
@@ -209,6 +210,16 @@ class Engine:
     def handle(self) -> Any:
         """The engine's own handle, for `_recording`."""
         return self._uch
+
+    def translate(self, va: int, *, writes: bool) -> int | None:
+        """Return where the CPU has `va` now, its TLB first; None if nowhere.
+
+        In a hook only where the CPU would not fault.
+        """
+        permission = unicorn.UC_PROT_WRITE if writes else unicorn.UC_PROT_READ
+        pa = ctypes.c_uint64()
+        place = ctypes.c_uint64(va), permission, ctypes.byref(pa)
+        return None if _vmem_translate(self._uch, *place) else pa.value
 
     def close(self) -> None:
         """Never run again: the memory is about to go."""
@@ -389,12 +400,13 @@ class Engine:
 
     def invalidate_code(self) -> None:
         """Forget every translated block of code."""
+        self.flushes += 1
         self._uc.ctl_flush_tb()
 
     def set_exits(self, addresses: list[int]) -> None:
         """Also end a run when it reaches one of these addresses."""
         self._uc.ctl_set_exits(addresses)
-        self._uc.ctl_flush_tb()
+        self.invalidate_code()
 
     def start_counting(self) -> None:
         """Have every instruction counted, those that are translated already, too."""
@@ -473,6 +485,7 @@ class Engine:
             return
         for va in new:
             self._watched[va] = self._hook(unicorn.UC_HOOK_CODE, self._watch.on_watched, va, va)
+        self.flushes += 1
         self._uc.ctl_remove_cache(block, block + 1)
 
     def break_off(self, error: BaseException) -> None:
