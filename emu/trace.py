@@ -20,7 +20,7 @@ from emu._scribe import Scribe
 from emu._tape import CAPACITY, Word
 from emu.cpu import Cpu
 from emu.events import Delivered, Edited, Event, Faulted
-from emu.fault import OutsideRam, PageFault, Returned, Shutdown, StepLimit, Stop, Trap
+from emu.fault import EngineError, OutsideRam, PageFault, Returned, Shutdown, StepLimit, Stop, Trap
 from emu.interrupts import Delivery, is_fault
 from emu.machine import Machine
 from emu.paging import PhysAddr
@@ -67,6 +67,26 @@ class Kept:
         return chunks
 
 
+class Turns:
+    """Whose turn it is, of the recorders of one stream, and how much is in its chunks so far."""
+
+    def __init__(self) -> None:
+        self.instructions = 0
+        self._current: Recorder | None = None
+
+    def take(self, recorder: "Recorder") -> None:
+        """Make it a recorder's turn; what the one before has on its tape comes first."""
+        if self._current is not recorder:
+            self.end()
+            self._current = recorder
+
+    def end(self) -> None:
+        """Make it nobody's turn."""
+        if self._current is not None:
+            self._current.flush()
+            self._current = None
+
+
 class Recorder:
     """Records everything that a CPU does while it is entered, over any number of runs.
 
@@ -90,14 +110,14 @@ class Recorder:
         sink: "Callable[[Chunk], object] | None" = None,
         native: bool | None = None,
         number: int = 0,
-        turns: "list[Recorder] | None" = None,
+        turns: Turns | None = None,
     ) -> None:
         self._cpu: Final = cpu
         self._memory: Final = cpu.memory
         self._kept: Final = Kept(keep)
         self._sink: Final = self._kept if sink is None else sink
         self._number: Final = number
-        self._turns: Final = [] if turns is None else turns  # who is entered, of several
+        self._turns: Final = turns or Turns()
         self._native: Final = _native.runs_here() if native is None else native
         self._scribe: Final = Scribe(cpu, registers=registers, native=self._native)
         self._words: Final = self._scribe.tape.words
@@ -134,8 +154,10 @@ class Recorder:
         self._cpu.engine.onlooker = None
         self._recording.end()
         self._scribe.repertoire.forget()
-        self._scribe.goes_on = bool  # or there would be a cycle, which only the gc frees
+        # Or there would be cycles, which only the gc frees.
+        self._scribe.goes_on = bool
         self.flush()
+        self._turns.end()
 
     @property
     def instructions(self) -> int:
@@ -168,9 +190,12 @@ class Recorder:
 
     def flush(self) -> None:
         """Cut the tape, and hand the chunk on. Not while the CPU runs."""
-        nr = self._words[HEAD]
-        chunk = self._scribe.cut(cpu=self._number, first=self._before)
+        nr, lost = self._words[HEAD], self._words[Word.LOST]
+        if lost:
+            raise EngineError(f"{lost} accesses and walks did not fit on the tape")
+        chunk = self._scribe.cut(cpu=self._number, first=self._turns.instructions)
         self._before += nr
+        self._turns.instructions += nr
         if chunk is not None:
             self._sink(chunk)
 
@@ -178,9 +203,9 @@ class Recorder:
 
     def begin(self, count: int) -> None:
         """Be told by the engine that it is entered, for so many instructions at most."""
-        if self._turns and self._turns[-1] is not self:
-            self._turns.pop().flush()
-            self._turns.append(self)
+        self._turns.take(self)
+        if self._is_full():
+            self.flush()
         self._scribe.begin()
         self._from, self._taken, self._at_limit = self.instructions, 0, False
         self._last = self._from + count if count else None
@@ -215,15 +240,18 @@ class Recorder:
             self._at_limit = True
             self._cpu.engine.stop()
             return False
-        words = self._words
-        if (
-            words[HEAD] >= CAPACITY
-            or words[ACCESSES] >= words[Word.ACCESSES_FULL]
-            or words[WALKS] >= words[Word.WALKS_FULL]
-        ):
+        if self._is_full():
             self.flush()
         self._set_limit()
         return True
+
+    def _is_full(self) -> bool:
+        words = self._words
+        return (
+            words[HEAD] >= CAPACITY
+            or words[ACCESSES] >= words[Word.ACCESSES_FULL]
+            or words[WALKS] >= words[Word.WALKS_FULL]
+        )
 
     # -- the end of a run
 
@@ -278,13 +306,13 @@ class MachineRecorder:
         sink: "Callable[[Chunk], object] | None" = None,
     ) -> None:
         self._kept: Final = Kept(keep)
-        turns: list[Recorder] = []
+        self._turns: Final = Turns()
         self._recorders: Final = [
-            Recorder(cpu, registers=registers, sink=sink or self._kept, number=nr, turns=turns)
+            Recorder(
+                cpu, registers=registers, sink=sink or self._kept, number=nr, turns=self._turns
+            )
             for nr, cpu in enumerate(machine.cpus)
         ]
-        turns.append(self._recorders[0])
-        self._turns: Final = turns
         self._stack: Final = ExitStack()
 
     def __enter__(self) -> "MachineRecorder":
@@ -295,8 +323,7 @@ class MachineRecorder:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._flush()
-        self._turns.clear()  # or there would be a cycle, which only the gc frees
+        self._turns.end()
         self._stack.close()
 
     @property
@@ -306,18 +333,17 @@ class MachineRecorder:
 
     def events(self) -> list[Event]:
         """Return the events that are kept."""
-        self._flush()
+        self._turns.end()
         return self._kept.events()
 
     def drain_chunks(self) -> "list[Chunk]":
         """Return the chunks that are kept, and forget them. Not while a CPU runs."""
-        self._flush()
+        self._turns.end()
         return self._kept.drain()
 
-    def edited(self, entry_pa: int, nr: int, by: str) -> None:
-        """Record that entries were written from outside the CPUs, by what is called `by`."""
-        self._turns[-1].edited(entry_pa, nr, by)
-
-    def _flush(self) -> None:
-        for recorder in self._turns:
-            recorder.flush()
+    def edited(self, entry_pa: int, nr: int, by: str, *, cpu: int = 0) -> None:
+        """Record that entries were written from outside the CPUs, by what is called `by`, which
+        has the place of that CPU in the stream."""
+        recorder = self._recorders[cpu]
+        self._turns.take(recorder)
+        recorder.edited(entry_pa, nr, by)

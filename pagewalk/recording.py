@@ -50,7 +50,7 @@ def recording(kernel: "Kernel", **options: Any) -> "Iterator[MachineRecorder]":
 
     writers = kernel.pgtable.writers
     with MachineRecorder(kernel.machine, **options) as recorder:
-        writers.watcher = recorder.edited
+        writers.watcher = lambda pa, nr, by: recorder.edited(pa, nr, by, cpu=kernel.cpu_nr)
         try:
             yield recorder
         finally:

@@ -6,9 +6,9 @@ import weakref
 import pytest
 from support.guest import CODE, DATA, HOLE, USER_DATA, Guest
 
-from emu import Machine, PhysAddr
+from emu import Machine, Paging, PhysAddr
 from emu.events import Accessed, Cr3Switch, Edited, Event, Executed, Faulted, Invalidated, Walked
-from emu.paging import RW, US, A, D
+from emu.paging import RW, US, XD, A, D
 from emu.trace import MachineRecorder, Recorder
 
 
@@ -253,8 +253,35 @@ def test_the_cpus_of_a_machine_are_one_stream() -> None:
         for nr in (0, 1, 0):
             guest.machine.cpus[nr].run(routine.rip, returns_to=routine.hlt)
 
-    assert [(chunk.cpu, len(chunk.instructions)) for chunk in chunks] == [(0, 1), (1, 1), (0, 1)]
+    found = [(chunk.cpu, chunk.first, len(chunk.instructions)) for chunk in chunks]
+    assert found == [(0, 0, 1), (1, 1, 1), (0, 2, 1)]
     assert recorder.instructions == 3
+
+
+def test_a_recorder_of_several_cpus_can_be_used_again() -> None:
+    guest = Guest(cpus=2)
+    routine = guest.put("nop")
+    chunks = []
+    recorder = MachineRecorder(guest.machine, sink=chunks.append)
+
+    for _ in range(2):
+        with recorder:
+            for cpu in guest.machine.cpus:
+                cpu.run(routine.rip, returns_to=routine.hlt)
+
+    assert [chunk.cpu for chunk in chunks] == [0, 1, 0, 1]
+
+
+def test_what_is_written_from_outside_has_a_cpus_place_in_the_stream() -> None:
+    guest = Guest(cpus=2)
+    routine = guest.put("nop")
+    chunks = []
+
+    with MachineRecorder(guest.machine, sink=chunks.append) as recorder:
+        guest.machine.cpus[1].run(routine.rip, returns_to=routine.hlt)
+        recorder.edited(0x1000, 1, "sync_global_pgds", cpu=0)
+
+    assert [(chunk.cpu, len(chunk.instructions)) for chunk in chunks] == [(1, 1), (0, 0)]
 
 
 def test_entries_written_from_outside_are_an_event() -> None:
@@ -265,6 +292,63 @@ def test_entries_written_from_outside_are_an_event() -> None:
         recorder.edited(0x1000, 1, "pgd_populate")
 
     assert recorder.events() == [Edited(PhysAddr(0x1000), 1, 0x67, "pgd_populate")]
+
+
+def test_nothing_is_lost_where_nothing_is_executed(guest: Guest) -> None:
+    with Recorder(guest.cpu) as recorder:
+        for _ in range(6000):
+            guest.cpu.run(DATA)
+
+    found = [type(event) for event in recorder.events()]
+    assert found == [Walked, Faulted] * 6000
+
+
+STALE = DATA + 0x10_0000
+
+
+def stale(guest: Guest, va: int) -> tuple[str, PhysAddr]:
+    """Have the guest map another frame at `va` without an invlpg: how, and which it was."""
+    entry_pa, old, new = guest.entry_pa(va, 1), guest.walk(va).pa, guest.frames.allocate()
+    guest.map(STALE, entry_pa & -0x1000)
+    assert old is not None
+    offset = STALE + entry_pa % 0x1000 - DATA
+    return f"mov rax, {new | 3:#x}; mov [rdi+{offset:#x}], rax", old
+
+
+def test_an_access_across_pages_lies_where_the_tlb_has_them(guest: Guest) -> None:
+    guest.page(DATA)
+    guest.page(DATA + 0x1000)
+    change, old = stale(guest, DATA + 0x1000)
+
+    found = events(guest, f"mov [rdi+0x1000], rbx; {change}; mov [rdi+0xffc], rbx", rbx=-1)
+
+    assert found[-1] == Accessed(DATA + 0x1000, old, 4, 0xFFFF_FFFF, "write")
+
+
+def test_code_is_what_the_cpu_executes_while_its_table_says_otherwise(guest: Guest) -> None:
+    page = guest.page(DATA)
+    change, _ = stale(guest, DATA)
+    guest.memory.write(page, b"\x90\xc3")  # nop; ret
+    guest.page(DATA + 0x1000)
+
+    found = events(guest, f"call rdi; {change}; call rdi", rsp=DATA + 0x2000)
+
+    assert [e.code for e in found if isinstance(e, Executed) and e.rip == DATA] == [b"\x90"] * 2
+
+
+def test_a_walk_is_judged_by_efer_as_it_was(guest: Guest) -> None:
+    guest.page(DATA)
+    guest.change_entry(DATA, 2, put=XD)
+    routine = guest.put("mov rax, [rdi]")
+    with_nxe = guest.cpu.paging
+
+    with Recorder(guest.cpu) as recorder:
+        guest.cpu.paging = Paging.long_mode(guest.paging.root, nxe=False)
+        guest.call(routine, rdi=DATA)
+        guest.cpu.paging = with_nxe
+
+    *_, walked = (event for event in recorder.events() if isinstance(event, Walked))
+    assert [step.level for step in walked.steps] == [4, 3, 2]
 
 
 def test_a_machine_that_was_recorded_is_freed_by_its_last_reference(guest: Guest) -> None:
