@@ -117,7 +117,7 @@ class Scribe:
             self._cpu.engine.break_off(error)
 
     def on_access(self, engine: Any, kind: int, pa: int, size: int, value: int, data: Any) -> None:
-        """Record an access that crosses frames, or is to one of code or tables; or any."""
+        """Record an access that crosses frames, or is a store to one of code; or any."""
         try:
             writes = is_store(kind)
             if (pa & _OFFSET) + size <= FRAME_SIZE:
