@@ -5,6 +5,7 @@ trace tells. Refuses to know how that is shown. Both vocabularies.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Final, Literal, NamedTuple
 
 from emu import PhysAddr
@@ -99,8 +100,8 @@ def _learn(
                 if step.entry_pa == entry.pa:
                     held.put(entry.pa, ENTRY_SIZE, step.after)
                     return ("walk", None) if step.before != step.after else (None, None)
-        case Edited(pa, nr, first, by) if held.covers(pa, nr * ENTRY_SIZE):
-            held.put(entry.pa, ENTRY_SIZE, first if pa == entry.pa else None)
+        case Edited(pa, entries, by) if held.covers(pa, len(entries) * ENTRY_SIZE):
+            held.put(entry.pa, ENTRY_SIZE, entries[(entry.pa - pa) // ENTRY_SIZE])
             return "edit", by
         case Faulted(stop):
             _learn_from_walks(held, entry, (stop,))
@@ -206,8 +207,8 @@ def _entries_told(trace: Trace) -> Iterator[tuple[int, int]]:
                     yield step.entry_pa, step.after
             case Accessed(_, pa, 8, value):
                 yield pa, value
-            case Edited(pa, _, entry):
-                yield pa, entry
+            case Edited(pa, entries):
+                yield from zip(count(pa, ENTRY_SIZE), entries, strict=False)
             case Faulted(stop):
                 yield from _walked_entries(stop)
             case Delivered(delivery):

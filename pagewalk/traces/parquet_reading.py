@@ -148,6 +148,6 @@ _FREQUENT: Final = frozenset(("instruction", "read", "write"))
 _OTHERS: Final[dict[str, Callable[[Row], Event]]] = {
     "walk": _walked,
     "invalidate": lambda row: Invalidated(row["what"], row["value"]),
-    "edit": lambda row: Edited(PhysAddr(row["pa"]), row["nr"], row["value"], row["what"]),
+    "edit": lambda row: Edited(PhysAddr(row["pa"]), tuple(row["edited"]), row["what"]),
     "cr3": lambda row: Cr3Switch(row["old"], row["value"]),
 }

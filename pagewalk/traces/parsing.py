@@ -115,7 +115,7 @@ def _walked(found: Object) -> Walked:
 
 def _edited(found: Object) -> Edited:
     pa = PhysAddr(_int(found["entry_pa"]))
-    return Edited(pa, found["nr"], _int(found["entry"]), found["by"])
+    return Edited(pa, tuple(map(_int, found["entries"])), found["by"])
 
 
 def _faulted(found: Object) -> Faulted:
