@@ -29,6 +29,8 @@ is selected comes the instruction it belongs to. A file that was cut off is read
 --writes-to ENTRY: a physical address, or LEVEL:VA, LEVEL being PML5E, PML4E, PDPTE, PDE, PTE, or
   pgd, p4d, pud, pmd, pte; --task says in whose table.
 
+--json: the outcome is that of the run, or "cut" if the file was cut off, or "interrupted".
+
 exit status: 0 the file could be read, 2 bad input, 130 interrupted
 example: pagewalk show run.jsonl.zst --va 0xffffe70000000000-0xffffe70000000fff"""
 

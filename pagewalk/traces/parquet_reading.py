@@ -11,17 +11,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emu import PhysAddr, VirtAddr
-from emu.events import (
-    Accessed,
-    Cr3Switch,
-    Edited,
-    Event,
-    Executed,
-    Invalidated,
-    Walked,
-    WalkedStep,
-)
+from emu import VirtAddr
+from emu.events import Accessed, Cr3Switch, Event, Executed, Walked
 from emu.registers import GENERAL
 from pagewalk.traces import parsing
 from pagewalk.traces.parquet import ENDING, HEADER
@@ -156,7 +147,7 @@ def _words(batch: Any, name: str) -> list[Any]:
 
 def _walked(row: Row) -> Walked:
     steps = tuple(
-        WalkedStep(one["level"], PhysAddr(one["entry_pa"]), one["entry"], one["after"])
+        parsing.walked_step(one["level"], one["entry_pa"], one["entry"], one["after"])
         for one in row["entries"]
     )
     return Walked(VirtAddr(row["va"]), row["what"], row["user"], steps)
@@ -165,7 +156,7 @@ def _walked(row: Row) -> Walked:
 _FREQUENT: Final = frozenset(("instruction", "read", "write"))
 _OTHERS: Final[dict[str, Callable[[Row], Event]]] = {
     "walk": _walked,
-    "invalidate": lambda row: Invalidated(row["what"], row["value"]),
-    "edit": lambda row: Edited(PhysAddr(row["pa"]), tuple(row["edited"]), row["what"]),
+    "invalidate": lambda row: parsing.invalidated(row["what"], row["value"]),
+    "edit": lambda row: parsing.edited(row["pa"], row["edited"], row["what"]),
     "cr3": lambda row: Cr3Switch(row["old"], row["value"]),
 }

@@ -155,7 +155,7 @@ class Trace:
                 tasks,
                 found,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._damaged(f"its ending is damaged ({error!r})") from None
 
 

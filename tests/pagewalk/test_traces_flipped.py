@@ -4,6 +4,7 @@ import random
 from contextlib import suppress
 
 import pytest
+import zstandard
 from support import traces
 from support.cli import run_cli
 from support.traces import CODE
@@ -74,6 +75,25 @@ def test_a_footer_for_all_that_lost_its_mark_is_no_further_row_group(tmp_path, s
 
     words = "damaged after 240 events: the footer for all row groups"
     assert words in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"level": 4', b'"level": 0'),
+        (b'"what": "invlpg"', b'"what": "invlpf"'),
+        (b'"entries": ["0x67", "0x2067"]', b'"entries": []'),
+    ],
+)
+def test_a_line_of_what_there_is_not_is_damaged(tmp_path, old, new):
+    path = tmp_path / "t.jsonl.zst"
+    traces.write(path, SOME_OF_EACH)
+    with zstandard.open(path) as file:
+        text = file.read()
+    assert old in text
+    path.write_bytes(zstandard.compress(text.replace(old, new)))
+
+    assert " is damaged: " in refused(path)
 
 
 @pytest.mark.parametrize("ending", [".jsonl.zst", ".parquet"])
