@@ -95,16 +95,18 @@ class Invalidated(NamedTuple):
 
 
 class Edited(NamedTuple):
-    """Entries were written from outside the CPU, by what is called `by`: the nr of them from
-    `entry_pa` on. `entry` is what the first holds now."""
+    """Neighbouring entries were written from outside the CPU, by what is called `by`.
+
+    The first lies at `entry_pa`; `entries` are what they hold now.
+    """
 
     entry_pa: PhysAddr
-    nr: int
-    entry: int
+    entries: tuple[int, ...]
     by: str
 
     def __repr__(self) -> str:
-        return f"Edited({self.entry_pa:#x}, {self.nr}, {self.entry:#x}, {self.by!r})"
+        entries = ", ".join(f"{entry:#x}" for entry in self.entries)
+        return f"Edited({self.entry_pa:#x}, [{entries}], {self.by!r})"
 
 
 class Faulted(NamedTuple):

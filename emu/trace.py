@@ -185,8 +185,9 @@ class Recorder:
 
     def edited(self, entry_pa: int, nr: int, by: str) -> None:
         """Record that entries were written from outside the CPU, by what is called `by`."""
-        entry = self._cpu.memory.words[entry_pa >> 3]
-        self._scribe.mark(Edited(PhysAddr(entry_pa), nr, entry, by))
+        first = entry_pa >> 3
+        entries = tuple(self._cpu.memory.words[first : first + nr])
+        self._scribe.mark(Edited(PhysAddr(entry_pa), entries, by))
 
     def flush(self) -> None:
         """Cut the tape, and hand the chunk on. Not while the CPU runs."""

@@ -109,7 +109,7 @@ def _copy_kernel_slots(kernel: "Kernel", mm: Mm, source: Mm) -> None:
     words, boundary = kernel.memory.words, kernel.layout.kernel_pgd_boundary
     new, old = mm.pgd >> 3, source.pgd >> 3
     words[new + boundary : new + ENTRIES] = words[old + boundary : old + ENTRIES]
-    kernel.pgtable.writers.tell((new + boundary) << 3, ENTRIES - boundary, "pgd_alloc")
+    kernel.pgtable.writers.tell((new + boundary) << 3, ENTRIES - boundary, "pgd_ctor")
 
 
 def alloc_two_tables(kernel: "Kernel", name: str) -> Mm:

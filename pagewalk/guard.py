@@ -68,6 +68,21 @@ def uninterrupted(run: Callable[[_T], _R]) -> Iterator[Callable[[_T], _R]]:
 
 
 @contextmanager
+def postponed() -> Iterator[Guard]:
+    """Only note Ctrl-C; must be entered by the main thread. The body looks at the guard."""
+    guard = Guard()
+
+    def on_signal(*_: object) -> None:
+        guard.interrupted = True
+
+    old_handler = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield guard
+    finally:
+        signal.signal(signal.SIGINT, old_handler)
+
+
+@contextmanager
 def guarded(cpu: Stoppable, seconds: float | None = SECONDS) -> Iterator[Guard]:
     """Stop `cpu` on Ctrl-C, or when `seconds` have gone by; must be entered by the main thread.
 

@@ -112,12 +112,11 @@ class Objects:
                 return _walked(event)
             case Invalidated(what, value):
                 return {"event": "invalidate", "what": what, "value": f"{value:#x}"}
-            case Edited(entry_pa, nr, entry, by):
+            case Edited(entry_pa, entries, by):
                 return {
                     "event": "edit",
                     "entry_pa": f"{entry_pa:#x}",
-                    "nr": nr,
-                    "entry": f"{entry:#x}",
+                    "entries": [f"{entry:#x}" for entry in entries],
                     "by": by,
                 }
             case Delivered():

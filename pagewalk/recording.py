@@ -140,15 +140,18 @@ class ScenarioRecording:
         with recording(kernel, registers=registers, sink=file.write):
             yield
 
-    def end(self, outcome: str, stop: "Stop | str | None") -> None:
-        """Write how it ended; a text says what the engine could not do, None is Ctrl-C."""
-        if self.file is not None and self._kernel is not None:
-            kernel = self._kernel
-            from pagewalk.traces.header import tasks_json
+    def end(self, outcome: str, stop: "Stop | str | None") -> dict[str, Any]:
+        """Write how it ended, and return that; a text says what the engine could not do, None is
+        Ctrl-C."""
+        if self.file is None or self._kernel is None:
+            return {}
+        kernel = self._kernel
+        from pagewalk.traces.header import tasks_json
 
-            named = kernel.image.describe
-            ending = ending_json(outcome, stop, self.file.instructions, kernel.cpu, named)
-            self.file.close({**ending, "tasks": tasks_json(tables(kernel))})
+        named = kernel.image.describe
+        ending = ending_json(outcome, stop, self.file.instructions, kernel.cpu, named)
+        self.file.close({**ending, "tasks": tasks_json(tables(kernel))})
+        return ending
 
 
 def ending_json(

@@ -80,8 +80,7 @@ class Lines:
         elif isinstance(event, Invalidated):
             yield f"    TLB: {_invalidated(event)}"
         elif isinstance(event, Edited):
-            entries = "entry" if event.nr == 1 else f"{event.nr} entries from"
-            yield f"    {event.by} writes {entries} @{event.entry_pa:#x} = {event.entry:#x}"
+            yield _edited_line(event)
         elif isinstance(event, Cr3Switch):
             yield f"    CR3 {event.old:#x} -> {event.new:#x}"
         elif isinstance(event, Delivered):
@@ -127,6 +126,14 @@ def access_line(access: Accessed) -> str:
     va, pa, size, value, kind = access
     where = "?" * 16 if va is None else f"{va:016x}"
     return f"    {kind:5} {size} at {where} pa {pa:#x}  {value:#0{2 + 2 * size}x}"
+
+
+def _edited_line(event: Edited) -> str:
+    """Name the function and the entries: what the first holds, and that there are more."""
+    nr, first = len(event.entries), event.entries[0]
+    if nr == 1:
+        return f"    {event.by} writes entry @{event.entry_pa:#x} = {first:#x}"
+    return f"    {event.by} writes {nr} entries from @{event.entry_pa:#x} = {first:#x}, …"
 
 
 def walked_line(walked: Walked) -> str:

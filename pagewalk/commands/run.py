@@ -88,7 +88,11 @@ def _played(
     try:
         finished, recorder = play(args.scenario, scenario_arguments(args), keep=keep, into=into)
     except KeyboardInterrupt:
-        into.end("limit", None)
+        ending = into.end("limit", None)
+        if into.file is not None and args.json:
+            print(json.dumps({"scenario": args.scenario, **ending, "written": into.file.as_json()}))
+        elif into.file is not None:
+            print(into.file)
         raise
     except EmuError as error:
         into.end("error", str(error))

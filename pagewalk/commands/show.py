@@ -10,12 +10,14 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Final
 
 from kernel_model.words import did_you_mean, is_number
 from pagewalk.arguments import bad, number
 
 if TYPE_CHECKING:
+    from pagewalk.guard import Guard
     from pagewalk.traces.reading import Seen, Trace
     from pagewalk.traces.selecting import Selection, Span
 
@@ -26,6 +28,8 @@ is selected comes the instruction it belongs to. A file that was cut off is read
 
 --writes-to ENTRY: a physical address, or LEVEL:VA, LEVEL being PML5E, PML4E, PDPTE, PDE, PTE, or
   pgd, p4d, pud, pmd, pte; --task says in whose table.
+
+--json: the outcome is that of the run, or "cut" if the file was cut off, or "interrupted".
 
 exit status: 0 the file could be read, 2 bad input, 130 interrupted
 example: pagewalk show run.jsonl.zst --va 0xffffe70000000000-0xffffe70000000fff"""
@@ -76,12 +80,11 @@ def run(args: argparse.Namespace) -> int:
     if args.writes_to is not None:
         _show_writes(trace, args)
     elif args.json:
-        _print_json(trace, _selected(trace, selection, last))
+        _print_json(trace, selection, last)
     else:
         from pagewalk.terminal import show
 
         show(_lines(trace, _selected(trace, selection, last)))
-    _check_names(trace, selection)
     if trace.cut_off:
         print(
             f"pagewalk: {args.file} was cut off: it was read up to there, "
@@ -107,22 +110,34 @@ def _span(argument: str, text: str) -> "Span":
     return Span(start, end)
 
 
-def _selected(trace: "Trace", selection: "Selection", last: int | None) -> "Iterator[Seen]":
-    """Yield the events that are wanted."""
+def _selected(
+    trace: "Trace", selection: "Selection", last: int | None, guard: "Guard | None" = None
+) -> "Iterator[Seen]":
+    """Yield the events that are wanted. If there are none, a name may be wrong: BadInput then.
+
+    With a guard, Ctrl-C raises KeyboardInterrupt here and nowhere else.
+    """
     from pagewalk.traces.selecting import groups
 
-    everything = groups(trace.events())
-    found = (seen for group in everything for seen in selection.of(group, trace.symbols))
-    yield from found if last is None else deque(found, maxlen=last)
+    def of_all() -> "Iterator[Seen]":
+        for group in groups(trace.events()):
+            if guard is not None and guard.interrupted:
+                raise KeyboardInterrupt
+            yield from selection.of(group, trace.symbols)
+
+    nothing = True
+    for seen in of_all() if last is None else deque(of_all(), maxlen=last):
+        nothing = False
+        yield seen
+    if nothing:
+        _check_names(trace, selection)
 
 
 def _check_names(trace: "Trace", selection: "Selection") -> None:
     """Refuse names that are nowhere in the file, which has been read now."""
     task, symbol = selection.task, selection.symbol
-    tasks = list(dict.fromkeys(trace.tasks.values()))
-    if task is not None and task not in tasks:
-        names = f"one of {', '.join(tasks)}" if tasks else "none: this trace has no tasks"
-        bad("--task", repr(task), names)
+    if task is not None and task not in trace.tasks.values():
+        trace.has_no_task(task)
     known = {name.partition("/")[0] for name in trace.symbols.values()}
     known |= {name.partition("+")[0] for name in known}
     if symbol is not None and symbol not in known:
@@ -135,11 +150,12 @@ def _lines(trace: "Trace", found: "Iterator[Seen]") -> Iterator[str]:
     from pagewalk.render_show import end_lines, header_line
     from pagewalk.render_trace import Lines
 
+    first = list(islice(found, 1))  # or it is said that there can be nothing, before anything else
     yield header_line(trace)
     yield ""
     cpu, cr3 = 0, trace.header.paging.cr3
     lines = Lines(trace.symbols.get, lambda: replace(trace.paging(cpu), cr3=cr3))
-    for seen in found:
+    for seen in chain(first, found):
         cr3 = seen.cr3
         if seen.cpu != cpu:
             cpu = seen.cpu
@@ -149,26 +165,42 @@ def _lines(trace: "Trace", found: "Iterator[Seen]") -> Iterator[str]:
     yield from end_lines(trace)
 
 
-def _print_json(trace: "Trace", found: "Iterator[Seen]") -> None:
-    """Print the document while the file is read."""
+def _print_json(trace: "Trace", selection: "Selection", last: int | None) -> None:
+    """Print the document while the file is read. It is whole even if that is interrupted."""
+    from pagewalk.guard import postponed
+
+    head = json.dumps(trace.header.as_json())[:-1] + ', "events": ['
+    before = head + "\n"
+    outcome = "cut"
+    with postponed() as guard:
+        try:
+            for text in _objects(trace, _selected(trace, selection, last, guard)):
+                sys.stdout.write(before + text)
+                before = ",\n"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+        if before != ",\n":
+            sys.stdout.write(head)
+        tail = {"instructions": trace.nr_instructions, "outcome": outcome, "stop": None}
+        if trace.ending is not None:
+            tail = trace.ending.found
+        sys.stdout.write("\n], " + json.dumps(tail)[1:] + "\n")
+    if guard.interrupted:
+        raise KeyboardInterrupt
+
+
+def _objects(trace: "Trace", found: "Iterator[Seen]") -> Iterator[str]:
+    """Yield the events' objects, and before one of another CPU, one that says so."""
     from pagewalk.objects import Objects
 
-    head = trace.header.as_json()
     objects = Objects(trace.symbols.get, trace.header.paging.levels, trace.tasks.get)
-    sys.stdout.write(json.dumps(head)[:-1] + ', "events": [')
-    separator = "\n"
     cpu = 0
     for seen in found:
         text = objects.of(seen.event)
         if seen.cpu != cpu:
             cpu = seen.cpu
             text = f'{{"event": "cpu", "cpu": {cpu}}},\n{text}'
-        sys.stdout.write(separator + text)
-        separator = ",\n"
-    tail: dict[str, Any] = {"instructions": trace.nr_instructions, "outcome": "cut", "stop": None}
-    if trace.ending is not None:
-        tail = trace.ending.found
-    sys.stdout.write("\n], " + json.dumps(tail)[1:] + "\n")
+        yield text
 
 
 def _show_writes(trace: "Trace", args: argparse.Namespace) -> None:

@@ -5,16 +5,19 @@ trace tells. Refuses to know how that is shown. Both vocabularies.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import count
 from typing import Final, Literal, NamedTuple
 
 from emu import PhysAddr
 from emu.events import Accessed, Delivered, Edited, Event, Executed, Faulted, Walked
-from emu.paging import ADDRESS, ENTRY_NAME, ENTRY_SIZE, U64, P, index, maps_page
+from emu.paging import ADDRESS, ENTRY_NAME, ENTRY_SIZE, U64, P, index, is_canonical, maps_page
 from kernel_model.pgtable import linux_name
 from pagewalk.arguments import BadInput, bad, number
 from pagewalk.traces.reading import Seen, Trace
 
 _SYNTAX: Final = "a physical address, or LEVEL:VA, LEVEL being one of"
+_PHYSICAL_BITS: Final = 52  # the most that the architecture has
 
 
 class Entry(NamedTuple):
@@ -99,8 +102,8 @@ def _learn(
                 if step.entry_pa == entry.pa:
                     held.put(entry.pa, ENTRY_SIZE, step.after)
                     return ("walk", None) if step.before != step.after else (None, None)
-        case Edited(pa, nr, first, by) if held.covers(pa, nr * ENTRY_SIZE):
-            held.put(entry.pa, ENTRY_SIZE, first if pa == entry.pa else None)
+        case Edited(pa, entries, by) if held.covers(pa, len(entries) * ENTRY_SIZE):
+            held.put(entry.pa, ENTRY_SIZE, entries[(entry.pa - pa) // ENTRY_SIZE])
             return "edit", by
         case Faulted(stop):
             _learn_from_walks(held, entry, (stop,))
@@ -134,9 +137,11 @@ def find_entry(trace: Trace, text: str, task: str | None) -> Entry:
     """Return the entry that a user means; BadInput if there is none, or more than one."""
     name, colon, address = text.partition(":")
     if not colon:
-        pa = number("--writes-to", text)
+        pa = number("--writes-to", text, most=(1 << _PHYSICAL_BITS) - 1)
         if pa % ENTRY_SIZE:
             bad("--writes-to", repr(text), f"a multiple of {ENTRY_SIZE}, where an entry lies")
+        if task is not None:
+            _root(trace, task)  # refuses one that there is not
         return Entry(PhysAddr(pa))
     levels = trace.header.paging.levels
     known = {linux_name(level, levels): level for level in range(levels, 0, -1)}
@@ -146,9 +151,20 @@ def find_entry(trace: Trace, text: str, task: str | None) -> Entry:
     if level is None:
         words = ", ".join(sorted(known, key=lambda one: -known[one]))
         bad("--writes-to", repr(text), f"{_SYNTAX} {words}")
-    va = number("--writes-to", address)
+    va = _canonical(address, levels, text)
     root, task = _root(trace, task)
     return Entry(_follow(trace, root, va, level, text), level, va, task)
+
+
+def _canonical(address: str, levels: int, text: str) -> int:
+    """Read the VA of LEVEL:VA."""
+    va = -1
+    with suppress(BadInput):
+        va = number("--writes-to", address)
+    if not is_canonical(va, levels):
+        expected = f"VA to be a canonical address of {levels} levels, such as 0xffffe70000000034"
+        bad("--writes-to", repr(text), expected)
+    return va
 
 
 def _root(trace: Trace, task: str | None) -> tuple[int, str | None]:
@@ -160,10 +176,10 @@ def _root(trace: Trace, task: str | None) -> tuple[int, str | None]:
     for cr3 in trace.header.cr3:
         roots.setdefault(cr3 & ADDRESS, "")
     found = [root for root, name in roots.items() if task in (None, name)]
-    names = ", ".join(dict.fromkeys(name for name in roots.values() if name))
     if not found:
-        bad("--task", repr(task), f"one of {names}" if names else "none: this trace has no tasks")
+        trace.has_no_task(str(task))
     if task is None and len(found) > 1:
+        names = ", ".join(dict.fromkeys(name for name in roots.values() if name))
         raise BadInput(f"--writes-to LEVEL:VA: expected --task, one of {names}: whose table?")
     return found[-1], roots[found[-1]] or None
 
@@ -206,8 +222,8 @@ def _entries_told(trace: Trace) -> Iterator[tuple[int, int]]:
                     yield step.entry_pa, step.after
             case Accessed(_, pa, 8, value):
                 yield pa, value
-            case Edited(pa, _, entry):
-                yield pa, entry
+            case Edited(pa, entries):
+                yield from zip(count(pa, ENTRY_SIZE), entries, strict=False)
             case Faulted(stop):
                 yield from _walked_entries(stop)
             case Delivered(delivery):

@@ -159,7 +159,7 @@ def read_parts(path: str) -> Iterator[Part]:
                 if type(event) is Executed and event.registers is None and len(known) < 1 << 16:
                     known[line] = event
                 yield cpu, event, None if type(event) is Accessed else found
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise Damaged(f"line {number} is damaged: {_excerpt(line)}") from None
 
 

@@ -50,12 +50,14 @@ _COLUMNS: Final = (
     ("size", pa.uint8()),
     ("value", pa.uint64()),
     ("old", pa.uint64()),
-    ("nr", pa.uint32()),
     ("what", _WORD),
     ("user", pa.bool_()),
     ("entries", pa.list_(_STEP)),
+    ("edited", pa.list_(pa.uint64())),
     ("object", pa.string()),
 )
+_SPARSE: Final = frozenset(("entries", "edited", "object"))
+"""What has no array while rows are filled."""
 _FULL: Final = frozenset(("number", "cpu", "cr3", "task", "event"))
 """What every row has, if only no task's name."""
 EVENTS: Final = (
@@ -65,7 +67,7 @@ _KIND: Final = {name: number for number, name in enumerate(EVENTS)}
 _DTYPE: Final[dict[str, Any]] = {
     name: np.int32 if pa.types.is_dictionary(kind) else kind.to_pandas_dtype()
     for name, kind in _COLUMNS
-    if name not in ("entries", "object")
+    if name not in _SPARSE
 }
 
 
@@ -183,7 +185,7 @@ class Writer:
                 self._put_task(table, cr3, slice(since, row))
                 cr3, since = event.new, row
             for name, value in self._fields(event).items():
-                if name in ("entries", "object"):
+                if name in _SPARSE:
                     table.put_one(name, value, row)
                 elif value is not None:
                     words = self._words.get(name)
@@ -202,8 +204,8 @@ class Writer:
                 return {"event": "walk", "va": va, "what": kind, "user": user, "entries": entries}
             case Invalidated(what, value):
                 return {"event": "invalidate", "what": what, "value": value}
-            case Edited(entry_pa, nr, entry, by):
-                return {"event": "edit", "pa": entry_pa, "nr": nr, "value": entry, "what": by}
+            case Edited(entry_pa, entries, by):
+                return {"event": "edit", "pa": entry_pa, "edited": entries, "what": by}
             case Cr3Switch(old, new):
                 return {"event": "cr3", "old": old, "value": new}
             case Faulted(stop):

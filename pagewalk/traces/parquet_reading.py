@@ -5,24 +5,14 @@ to know what is done with the events.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emu import PhysAddr, VirtAddr
-from emu.events import (
-    Accessed,
-    Cr3Switch,
-    Edited,
-    Event,
-    Executed,
-    Invalidated,
-    Walked,
-    WalkedStep,
-)
+from emu import VirtAddr
+from emu.events import Accessed, Cr3Switch, Event, Executed, Walked
 from emu.registers import GENERAL
 from pagewalk.traces import parsing
 from pagewalk.traces.parquet import ENDING, HEADER
@@ -39,43 +29,54 @@ def read_parts(path: str) -> Iterator[Part]:
 
     Raises Damaged where something else is in it.
     """
-    if not os.path.getsize(path):
-        return
     with open(path, "rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise Damaged("it is no Parquet file")
+        magic = file.read(len(MAGIC))
+    if magic not in (b"", MAGIC):
+        raise Damaged("it is no Parquet file")
     try:
-        whole = pq.ParquetFile(path, page_checksum_verification=True)
-        metadata = whole.metadata.metadata or {}
-        footers = [whole.metadata] if WHOLE in metadata else None
-    except pa.ArrowInvalid:
-        footers = None
-    if footers is None:
-        footers = _whole_footers(path)
-        if not footers:
-            return
-        metadata = footers[0].metadata or {}
-    try:
-        yield json.loads(metadata[HEADER])
-    except (KeyError, ValueError):
-        raise Damaged("it is no pagewalk trace") from None
-    names: dict[int, str] = {}
-    try:
-        for footer in footers:
-            file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
-            for group in range(footer.num_row_groups):
-                for batch in file.iter_batches(_BATCH, row_groups=[group]):
-                    yield from _events(batch, names)
+        yield from _parts(path) if magic else ()
+    except Damaged:
+        raise
     except (pa.ArrowException, OSError) as error:
-        raise Damaged(" ".join(str(error).split())) from None
-    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(str(error)) from None
+    except Exception as error:  # noqa: BLE001 (there is nothing that pyarrow does not raise then)
         raise Damaged(f"a row is damaged: {error!r}") from None
+
+
+def _parts(path: str) -> Iterator[Part]:
+    footers, tail = _footers(path)
+    if not footers:
+        return
+    metadata = footers[0].metadata or {}
+    yield _json(metadata, HEADER, "it is no pagewalk trace")
+    names: dict[int, str] = {}
+    for footer in footers:
+        file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
+        for group in range(footer.num_row_groups):
+            for batch in file.iter_batches(_BATCH, row_groups=[group]):
+                yield from _events(batch, names)
+    if tail.endswith(MAGIC):
+        raise Damaged("the footer for all row groups cannot be read")
     if ENDING in metadata:
-        yield {"end": json.loads(metadata[ENDING])}
+        yield {"end": _json(metadata, ENDING, "its ending cannot be read")}
 
 
-def _whole_footers(path: str) -> list[Any]:
-    """Return the footers of the small files that are whole, of one that has none for all."""
+def _json(metadata: dict[bytes, bytes], key: bytes, otherwise: str) -> Object:
+    try:
+        return json.loads(metadata[key])  # type: ignore[no-any-return]
+    except (KeyError, ValueError):
+        raise Damaged(otherwise) from None
+
+
+def _footers(path: str) -> tuple[list[Any], bytes]:
+    """Return the footer for all row groups; if there is none, those of the small files that are
+    whole, and the last bytes behind them."""
+    try:
+        footer = pq.read_metadata(path)
+        if WHOLE in (footer.metadata or {}):
+            return [footer], b""
+    except (pa.ArrowException, OSError):
+        pass  # it was cut off, or that footer is damaged
     footers = []
     with pa.memory_map(path) as mapped:
         data = mapped.read_buffer()
@@ -86,9 +87,17 @@ def _whole_footers(path: str) -> list[Any]:
                 footer = pq.read_metadata(pa.BufferReader(data.slice(start, end - start)))
             except (pa.ArrowException, OSError):
                 continue  # it only looks like an end
-            footers.append(footer)
-            start = at = end
-    return footers
+            if _is_behind(footer, start):
+                footers.append(footer)
+                start = at = end
+        return footers, bytes(memoryview(data)[start:][-len(MAGIC) :])
+
+
+def _is_behind(footer: Any, start: int) -> bool:
+    """Tell whether all columns lie behind `start`; of the footer for all, only the last do."""
+    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return all(column.data_page_offset > start for column in columns)
 
 
 def _events(batch: Any, names: dict[int, str]) -> Iterator[Part]:
@@ -138,7 +147,7 @@ def _words(batch: Any, name: str) -> list[Any]:
 
 def _walked(row: Row) -> Walked:
     steps = tuple(
-        WalkedStep(one["level"], PhysAddr(one["entry_pa"]), one["entry"], one["after"])
+        parsing.walked_step(one["level"], one["entry_pa"], one["entry"], one["after"])
         for one in row["entries"]
     )
     return Walked(VirtAddr(row["va"]), row["what"], row["user"], steps)
@@ -147,7 +156,7 @@ def _walked(row: Row) -> Walked:
 _FREQUENT: Final = frozenset(("instruction", "read", "write"))
 _OTHERS: Final[dict[str, Callable[[Row], Event]]] = {
     "walk": _walked,
-    "invalidate": lambda row: Invalidated(row["what"], row["value"]),
-    "edit": lambda row: Edited(PhysAddr(row["pa"]), row["nr"], row["value"], row["what"]),
+    "invalidate": lambda row: parsing.invalidated(row["what"], row["value"]),
+    "edit": lambda row: parsing.edited(row["pa"], row["edited"], row["what"]),
     "cr3": lambda row: Cr3Switch(row["old"], row["value"]),
 }

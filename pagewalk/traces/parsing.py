@@ -1,13 +1,13 @@
 """From objects back to events: the reverse of `pagewalk.objects`.
 
-Knows the form of an object, and raises ValueError, KeyError or TypeError for anything else.
+Knows the form of an object, and raises ValueError, LookupError or TypeError for anything else.
 Refuses to know which file the object is from. What the objects leave out stays out: a fault's
 registers, CPL, CR3 and CR2 of a trap (none of which two stops differ by).
 """
 
 import re
-from collections.abc import Callable
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal, get_args
 
 from emu import Halted, OutsideRam, PageFault, PhysAddr, Returned, Shutdown, StepLimit, Stop, Trap
 from emu import VirtAddr as Va
@@ -24,7 +24,7 @@ from emu.events import (
     WalkedStep,
 )
 from emu.interrupts import Delivery
-from emu.paging import FRAME_SIZE
+from emu.paging import ENTRY_NAME, FRAME_SIZE
 from emu.registers import GENERAL
 from emu.walk import Step, Verdict, Walk
 
@@ -80,11 +80,37 @@ def symbols(found: Object) -> dict[int, str]:
     named = {}
     pairs = [(found.get("rip"), found.get("symbol"))]
     pairs.append((found.get("handler"), found.get("handler_symbol")))
-    pairs += [(exc["rip"], exc["symbol"]) for exc in found.get("exceptions", ())]
+    pairs += [(exc.get("rip"), exc.get("symbol")) for exc in found.get("exceptions", ())]
     for address, name in pairs:
         if address and name:
             named[_int(address)] = name
     return named
+
+
+def walked_step(level: int, entry_pa: int, before: int, after: int) -> WalkedStep:
+    """Return a step of a walk; ValueError if there is no such level."""
+    return WalkedStep(_level(level), PhysAddr(entry_pa), before, after)
+
+
+def invalidated(what: str, value: int) -> Invalidated:
+    """Return what may have been dropped from the TLB; ValueError if `what` is unknown."""
+    if what not in get_args(Invalidated.__annotations__["what"]):
+        raise ValueError(f"{what!r} is nothing that invalidates")
+    return Invalidated(what, value)  # type: ignore[arg-type]
+
+
+def edited(entry_pa: int, entries: Iterable[int], by: str) -> Edited:
+    """Return what was written from outside; ValueError if that is nothing."""
+    found = tuple(entries)
+    if not found:
+        raise ValueError("an edit of no entries")
+    return Edited(PhysAddr(entry_pa), found, by)
+
+
+def _level(level: int) -> int:
+    if level not in ENTRY_NAME:
+        raise ValueError(f"{level!r} is no level")
+    return level
 
 
 def _int(text: str) -> int:
@@ -106,16 +132,14 @@ def _accessed(found: Object) -> Accessed:
 
 def _walked(found: Object) -> Walked:
     steps = tuple(
-        WalkedStep(one["level"], PhysAddr(_int(one["entry_pa"])), _int(one["entry"]), after)
+        walked_step(one["level"], *(_int(one[name]) for name in ("entry_pa", "entry", "after")))
         for one in found["entries"]
-        for after in (_int(one["after"]),)
     )
     return Walked(Va(_int(found["va"])), found["access"], found["user"], steps)
 
 
 def _edited(found: Object) -> Edited:
-    pa = PhysAddr(_int(found["entry_pa"]))
-    return Edited(pa, found["nr"], _int(found["entry"]), found["by"])
+    return edited(_int(found["entry_pa"]), map(_int, found["entries"]), found["by"])
 
 
 def _faulted(found: Object) -> Faulted:
@@ -173,7 +197,8 @@ def _outside_ram(found: Object, rip: Va) -> OutsideRam:
 def _walk(found: list[Object], va: Va, verdict: Verdict, table: PhysAddr | None) -> Walk:
     """Return a walk; the table that it ended in is the last entry's, or `table`."""
     steps = tuple(
-        Step(one["level"], PhysAddr(_int(one["entry_pa"])), _int(one["entry"])) for one in found
+        Step(_level(one["level"]), PhysAddr(_int(one["entry_pa"])), _int(one["entry"]))
+        for one in found
     )
     if table is None:
         table = PhysAddr(steps[-1].entry_pa & -FRAME_SIZE)
@@ -185,7 +210,7 @@ _READ: Final[dict[str, Callable[[Object], Event]]] = {
     "read": _accessed,
     "write": _accessed,
     "walk": _walked,
-    "invalidate": lambda found: Invalidated(found["what"], _int(found["value"])),
+    "invalidate": lambda found: invalidated(found["what"], _int(found["value"])),
     "edit": _edited,
     "cr3": lambda found: Cr3Switch(_int(found["old"]), _int(found["new"])),
     "fault": _faulted,

@@ -5,14 +5,16 @@ looked for. What cannot be read is BadInput, in one line; a file that was cut of
 there.
 """
 
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from emu.events import Cr3Switch, Event, Executed, Invalidated
 from emu.paging import ADDRESS, Paging
-from pagewalk.arguments import BadInput
+from pagewalk.arguments import BadInput, bad
 from pagewalk.traces import parsing
 from pagewalk.traces.files import FORMATS, format_of, needed
 from pagewalk.traces.header import Header, read_header, read_tasks
@@ -55,6 +57,7 @@ class Trace:
         if wanted is None or not wanted.reads:
             raise BadInput(f"FILE {path!r}: expected a trace to read: {_READABLE}")
         needed(wanted)
+        _must_be_regular(path)
         self._reader = import_module(f"pagewalk.traces.{_READERS[wanted.module]}")
         self.header: Final[Header] = self._read_header()
         self.symbols: Final[dict[int, str]] = {}
@@ -76,6 +79,12 @@ class Trace:
     def cut_off(self) -> bool:
         """Whether all has been read and there was no ending."""
         return self.ending is None
+
+    def has_no_task(self, name: str) -> NoReturn:
+        """Refuse --task."""
+        names = ", ".join(dict.fromkeys(self.tasks.values()))
+        expected = f"one of {names}" if names else "no --task: this trace has no tasks"
+        bad("--task", repr(name), expected)
 
     def events(self) -> Iterator[Seen]:
         """Yield the events, in order. BadInput where there is something else in the file."""
@@ -146,13 +155,23 @@ class Trace:
                 tasks,
                 found,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._damaged(f"its ending is damaged ({error!r})") from None
 
 
 def read_trace(path: str) -> Trace:
     """Open a trace file; BadInput for anything else."""
     return Trace(path)
+
+
+def _must_be_regular(path: str) -> None:
+    """Refuse what cannot be read twice, or at all: a pipe, a device, a directory."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    if not stat.S_ISREG(mode):
+        raise BadInput(f"FILE {path!r}: expected a regular file, no pipe, device or directory")
 
 
 def _unreadable(path: str, error: Exception) -> BadInput:

@@ -18,6 +18,7 @@ from emu.events import (
     Invalidated,
     Walked,
 )
+from emu.paging import FRAME_SIZE
 from pagewalk.traces.reading import Seen
 
 
@@ -134,7 +135,7 @@ def _touched(event: Event) -> Iterator[tuple[int, int]]:
         case Accessed(va, _, size) if va is not None:
             yield va, size
         case Walked(va) | Invalidated("invlpg", va):
-            yield va, 1
+            yield va & -FRAME_SIZE, FRAME_SIZE  # of the page
         case Faulted(stop):
             yield from _touched_by(stop)
         case Delivered(delivery):

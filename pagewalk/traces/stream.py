@@ -15,4 +15,10 @@ names in it; {"end": …} last."""
 
 
 class Damaged(Exception):
-    """There is something in the file that cannot be read, and it is not just cut off there."""
+    """There is something in the file that cannot be read, and it is not just cut off there.
+
+    What it says is one line, whatever a library has said.
+    """
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())

@@ -289,9 +289,10 @@ def test_entries_written_from_outside_are_an_event() -> None:
 
     with MachineRecorder(machine) as recorder:
         machine.memory.write_u64(PhysAddr(0x1000), 0x67)
-        recorder.edited(0x1000, 1, "pgd_populate")
+        machine.memory.write_u64(PhysAddr(0x1008), 0x2067)
+        recorder.edited(0x1000, 2, "pgd_ctor")
 
-    assert recorder.events() == [Edited(PhysAddr(0x1000), 1, 0x67, "pgd_populate")]
+    assert recorder.events() == [Edited(PhysAddr(0x1000), (0x67, 0x2067), "pgd_ctor")]
 
 
 def test_nothing_is_lost_where_nothing_is_executed(guest: Guest) -> None:

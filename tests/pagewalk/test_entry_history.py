@@ -90,7 +90,7 @@ def test_a_store_is_told_with_its_instruction_and_its_value(history):
     ],
 )
 def test_any_of_the_8_bytes_counts(history, pa, size, value, after):
-    events = [Edited(PGD, 1, ENTRY, "set_pgd"), STORE, Accessed(None, pa, size, value, "write")]
+    events = [Edited(PGD, (ENTRY,), "set_pgd"), STORE, Accessed(None, pa, size, value, "write")]
 
     found = history(events)
 
@@ -119,11 +119,19 @@ def test_a_walk_that_sets_bits_is_a_write_by_the_cpu(history):
 
 
 def test_an_edit_that_covers_the_entry_is_a_write_from_outside(history):
-    events = [Edited(PGD - 16, 8, 0x1067, "clone_pgd_range"), Edited(PGD + 8, 8, 1, "zork")]
+    copied = Edited(PGD - 16, (0x1067, 0, ENTRY, 0), "clone_pgd_range")
 
-    (write,) = history(events)["writes"]
+    (write,) = history([copied, Edited(PGD + 8, (1, 2), "zork")])["writes"]
 
-    assert (write["how"], write["by"], write["after"]) == ("edit", "clone_pgd_range", None)
+    assert (write["how"], write["by"], write["after"]) == ("edit", "clone_pgd_range", f"{ENTRY:#x}")
+
+
+def test_an_upper_entry_that_was_copied_among_others_is_followed(history):
+    copied = Edited(PGD - 16, (0x1067, 0, ENTRY, 0), "pgd_ctor")
+
+    found = history([copied, STORE], f"pud:{VA:#x}", "--task", "init_mm")
+
+    assert found["entry_pa"] == "0x9000"
 
 
 def test_what_the_delivery_of_an_exception_stores_counts(history):
@@ -172,7 +180,7 @@ def test_the_text_ends_with_the_last_writer(told):
 
 def test_an_edit_is_told_by_its_function(told):
     lines = told(
-        [Edited(PGD, 1, ENTRY, "p4d_populate")],
+        [Edited(PGD, (ENTRY,), "p4d_populate")],
         "pgd:0xffffe70000000000",
         "--task",
         "init_mm",
@@ -232,7 +240,7 @@ def test_each_task_has_its_own(history):
 
 
 def test_upper_entries_that_are_told_of_later_are_found(history):
-    events = [walk(*LEVELS[1]), STORE, Edited(0x9000, 1, 0xA067, "f"), write8(PGD, 0x9067)]
+    events = [walk(*LEVELS[1]), STORE, Edited(0x9000, (0xA067,), "f"), write8(PGD, 0x9067)]
 
     assert history(events, f"pmd:{VA:#x}", "--task", "init_mm")["entry_pa"] == "0xa000"
 

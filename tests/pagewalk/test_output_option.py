@@ -219,6 +219,28 @@ def test_ctrl_c_leaves_a_file_with_an_ending(tmp_path, source, ending):
     assert trace.ending.instructions == nr > 0
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_ctrl_c_in_a_scenario_says_what_is_in_the_file(tmp_path, form):
+    output = tmp_path / "t.jsonl.zst"
+    command = [*PAGEWALK, "run", "vmemmap-devdax", "--set", "size=8G", "-o", str(output), *form]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 20
+        while not (output.exists() and output.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        text, errors = process.communicate(timeout=30)
+
+    trace = read_trace(str(output))
+    nr = len(list(trace.events()))
+    assert (process.returncode, errors) == (130, b"pagewalk: interrupted\n")
+    assert trace.ending.outcome == "limit"
+    if form:
+        document = json.loads(text)
+        assert (document["outcome"], document["written"]["events"]) == ("limit", nr)
+    else:
+        assert text.decode().startswith(f"{output}: {nr} events, ")
+
+
 @READ
 def test_a_file_that_grows_too_large_is_one_line_and_can_be_read(tmp_path, source, ending):
     output = str(tmp_path / f"t{ending}")

@@ -40,7 +40,7 @@ EVENTS = [
     Accessed(DATA + 8, 0x5008, 8, 0x33, "read"),
     Accessed(None, 0x6000, 4, 0x44, "read"),
     Cr3Switch(ROOT, OTHER_ROOT),
-    Edited(0x2E70, 1, 0, "pgd_alloc"),
+    Edited(0x2E70, (0,), "pgd_ctor"),
     STORE,
     Accessed(DATA + 16, 0x5010, 8, 0x55, "write"),
     Invalidated("invlpg", DATA),
@@ -130,9 +130,11 @@ def test_rip_selects_instructions_and_all_that_belongs_to_them(file, condition, 
     ("condition", "expected"),
     [
         (f"{DATA:#x}", "instruction walk write instruction invalidate"),
-        (f"{DATA + 7:#x}", "instruction write"),
-        (f"{DATA + 8:#x}", "instruction read"),
-        (f"{DATA + 12:#x}-{DATA + 16:#x}", "instruction read instruction write"),
+        (f"{DATA + 7:#x}", "instruction walk write instruction invalidate"),
+        (f"{DATA + 8:#x}", "instruction walk instruction read instruction invalidate"),
+        (f"{DATA + 0xFFF:#x}", "instruction walk instruction invalidate"),
+        (f"{DATA + 0x1000:#x}", ""),
+        (f"{DATA - 1:#x}", ""),
         (f"{FAR:#x}", "fault"),
         (f"{CODE:#x}", "walk instruction"),
         ("0x1000", ""),
@@ -197,7 +199,11 @@ def test_registers_come_with_their_instruction(tmp_path):
         (["--writes-to", "0x2001"], "--writes-to '0x2001': expected a multiple of 8"),
         (["--writes-to", "zork:0x1000"], "expected a physical address, or LEVEL:VA, LEVEL being"),
         (["--writes-to", "PML5E:0x1000"], "LEVEL:VA, LEVEL being one of"),
-        (["--writes-to", "pgd:zork"], "--writes-to 'zork': expected a number"),
+        (["--writes-to", "pgd:zork"], "--writes-to 'pgd:zork': expected VA to be a canonical"),
+        (["--writes-to", "pgd:"], "--writes-to 'pgd:': expected VA to be a canonical address"),
+        (["--writes-to", "pgd:0x1000000000000"], "a canonical address of 4 levels"),
+        (["--writes-to", "0x10000000000000"], "expected a number from 0x0 to 0xfffffffffffff"),
+        (["--writes-to", "0x2000", "--task", "zork"], "--task 'zork': expected one of init_mm"),
         (["--writes-to", "pgd:0x1000"], "expected --task, one of init_mm, early"),
         (["--writes-to", "pgd:0x1000", "--task", "zork"], "--task 'zork': expected one of init_mm"),
         (["--writes-to", "pte:0x1000", "--task", "early"], "it does not say which table the PML4E"),
@@ -209,6 +215,21 @@ def test_bad_input_is_one_line(file, options, words):
 
     assert (status, errors.count("\n")) == (2, 1)
     assert words in errors
+
+
+@pytest.mark.parametrize("options", [["--rip", "frist"], ["--task", "zork"]])
+def test_a_name_that_is_nowhere_is_refused_before_anything_is_printed(file, options):
+    for form in ([], ["--json"]):
+        status, text, _ = run_cli("show", file, *options, *form, parse=False)
+        assert (status, text) == (2, "")
+
+
+def test_without_tasks_none_can_be_named(tmp_path):
+    path = traces.write(tmp_path / "t.parquet", [STORE], tasks={})
+
+    for options in ([], ["--writes-to", "pgd:0x1000"]):
+        _, _, errors = run_cli("show", path, "--task", "x", *options, parse=False)
+        assert errors == "pagewalk: --task 'x': expected no --task: this trace has no tasks\n"
 
 
 # ------------------------------------------------------------------ as a process
@@ -244,6 +265,20 @@ def test_ctrl_c_ends_it(long):
         _, errors = process.communicate(timeout=20)
 
     assert (process.returncode, errors) in ((130, b"pagewalk: interrupted\n"), (0, b""))
+
+
+def test_ctrl_c_leaves_a_whole_document(long):
+    command = [sys.executable, "-m", "pagewalk", "show", long, "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+    with subprocess.Popen(command, **pipes) as process:
+        begun = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=20)
+
+    document = json.loads(begun + rest)
+    assert (process.returncode, errors) == (130, b"pagewalk: interrupted\n")
+    assert document["outcome"] == "interrupted"
+    assert 0 < len(document["events"]) < 500_000
 
 
 def test_a_trap_has_no_address_and_is_selected_by_its_rip(tmp_path):

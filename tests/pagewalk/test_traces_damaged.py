@@ -231,11 +231,13 @@ def test_only_two_formats_are_read(tmp_path, name):
 
 
 @FORMATS
-def test_a_missing_file_and_a_directory(tmp_path, ending):
+def test_what_is_missing_and_what_is_no_regular_file(tmp_path, ending):
     (tmp_path / f"d{ending}").mkdir()
+    os.mkfifo(tmp_path / f"p{ending}")
 
     assert "No such file or directory" in refused(tmp_path / f"t{ending}")
-    assert "Is a directory" in refused(tmp_path / f"d{ending}")
+    assert "expected a regular file" in refused(tmp_path / f"d{ending}")
+    assert "expected a regular file" in refused(tmp_path / f"p{ending}")
 
 
 @FORMATS

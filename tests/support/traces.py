@@ -146,7 +146,7 @@ others = st.one_of(
     st.sampled_from((1, 2, 4, 8)).flatmap(_accessed),
     walks,
     st.builds(Invalidated, registers_invalidated, u64),
-    st.builds(Edited, entry_pas, st.integers(1, 512), u64, st.text()),
+    st.builds(Edited, entry_pas, st.lists(u64, min_size=1, max_size=512).map(tuple), st.text()),
     st.builds(Cr3Switch, pas, pas),
     st.builds(Faulted, st.one_of(exceptions, _outside_ram(), shutdowns), codes | st.just(b"")),
     st.builds(Delivered, deliveries, codes | st.just(b"")),
