@@ -17,7 +17,24 @@ from emu._layout import LIVE_HFLAGS
 from emu._tape import WALK, Tape, Word
 from emu.cpu import Cpu
 from emu.events import Invalidated
-from emu.paging import CR4_SMAP, FRAME_SIZE, RFLAGS_AC, U64, A, D, Paging, page_size
+from emu.paging import (
+    CR0_PE,
+    CR0_PG,
+    CR0_WP,
+    CR4_LA57,
+    CR4_PAE,
+    CR4_PGE,
+    CR4_PSE,
+    CR4_SMAP,
+    CR4_SMEP,
+    FRAME_SIZE,
+    RFLAGS_AC,
+    U64,
+    A,
+    D,
+    Paging,
+    page_size,
+)
 from emu.rights import Access, Kind, refusal
 from emu.walk import walk
 
@@ -37,6 +54,9 @@ _PERMISSION: Final[dict[Kind, int]] = {
     "fetch": unicorn.UC_PROT_EXEC,
 }
 _KINDS: Final = tuple(_PERMISSION)
+# A change of these has the engine drop all translations.
+_CR0_DROPS: Final = CR0_PG | CR0_WP | CR0_PE
+_CR4_DROPS: Final = CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_SMEP | CR4_SMAP
 
 
 class Fills:
@@ -99,10 +119,20 @@ class Fills:
         page is a small one, while the CPU drops all if the page lies in the region of large ones.
         """
         if what.what != "invlpg":
-            self._large.clear()
+            if self._drops_all(what):
+                self._large.clear()
         elif any((what.value ^ at) & mask == 0 for at, mask in self._large.values()):
             self._large.clear()
             self._cpu.invalidate_tlb()
+
+    def _drops_all(self, what: Invalidated) -> bool:
+        paging = self._cpu.paging
+        match what.what:
+            case "cr0":
+                return bool((what.value ^ paging.cr0) & _CR0_DROPS)
+            case "cr4":
+                return bool((what.value ^ paging.cr4) & _CR4_DROPS)
+        return what.what in ("cr3", "pkru")
 
     def _use_large(self, va: int, size: int, mode: int) -> None:
         """Extend the region to a large page, as the engine does."""

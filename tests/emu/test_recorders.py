@@ -122,9 +122,19 @@ def test_both_see_the_same_registers(piece: str) -> None:
     assert found == recorded([piece], native=False, levels=4, registers=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(PIECES), max_size=9))
 def test_both_see_the_same_of_any_program(pieces: list[str]) -> None:
     found = recorded(pieces, native=True, levels=4)
 
     assert found == recorded(pieces, native=False, levels=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [4, 5])
+@settings(max_examples=1000, deadline=None)
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=14))
+def test_both_see_the_same_of_a_thousand_programs(pieces: list[str], levels: int) -> None:
+    found = recorded(pieces, native=True, levels=levels)
+
+    assert found == recorded(pieces, native=False, levels=levels)
