@@ -67,6 +67,11 @@ class Scribe:
         self.repertoire.refresh()
         self._begin = self._words[WALKS]
 
+    @property
+    def nr_marks(self) -> int:
+        """How many events there are besides those on the tape."""
+        return len(self._marks)
+
     def cut(self, *, cpu: int, first: int) -> "Chunk | None":
         """Take what is on the tape, and begin a new one. Not in the middle of an instruction."""
         from emu._cutting import Script, cut

@@ -113,7 +113,6 @@ class Recorder:
         turns: Turns | None = None,
     ) -> None:
         self._cpu: Final = cpu
-        self._memory: Final = cpu.memory
         self._kept: Final = Kept(keep)
         self._sink: Final = self._kept if sink is None else sink
         self._number: Final = number
@@ -188,6 +187,8 @@ class Recorder:
         first = entry_pa >> 3
         entries = tuple(self._cpu.memory.words[first : first + nr])
         self._scribe.mark(Edited(PhysAddr(entry_pa), entries, by))
+        if self._is_full():
+            self.flush()
 
     def flush(self) -> None:
         """Cut the tape, and hand the chunk on. Not while the CPU runs."""
@@ -252,6 +253,7 @@ class Recorder:
             words[HEAD] >= CAPACITY
             or words[ACCESSES] >= words[Word.ACCESSES_FULL]
             or words[WALKS] >= words[Word.WALKS_FULL]
+            or self._scribe.nr_marks >= words[Word.WALKS_FULL]
         )
 
     # -- the end of a run

@@ -129,6 +129,7 @@ def map_kernel_page(
             if step in before:
                 continue
             kernel.pgtable.writers.note(step.entry_pa, by=by)
+            kernel.pgtable.writers.tell(step.entry_pa, by=by)
             if step.level == kernel.layout.levels:
                 name = "p4d" if kernel.pgtable.p4d_folded else "pgd"
                 slot = kernel.layout.pgd_index(va)

@@ -272,6 +272,16 @@ def test_a_recorder_of_several_cpus_can_be_used_again() -> None:
     assert [chunk.cpu for chunk in chunks] == [0, 1, 0, 1]
 
 
+def test_what_is_written_from_outside_is_handed_on_as_it_grows() -> None:
+    chunks = []
+
+    with MachineRecorder(Machine(ram=1 << 20), sink=chunks.append) as recorder:
+        for _ in range(3000):
+            recorder.edited(0x1000, 512, "vmemmap_populate")
+
+    assert len(chunks) == 3
+
+
 def test_what_is_written_from_outside_has_a_cpus_place_in_the_stream() -> None:
     guest = Guest(cpus=2)
     routine = guest.put("nop")
