@@ -20,6 +20,7 @@ from emu.registers import Registers
 from emu.walk import walk
 
 _OFFSET: Final = FRAME_SIZE - 1
+_GENERATION: Final = int(Word.GENERATION)
 _RIP: Final = Registers._fields.index("rip")
 _LIVE: Final = (*range(_RIP + 2), *LIVE_BASES)  # from indices into `Registers` to those of `live`
 
@@ -73,7 +74,8 @@ class Repertoire:
         self.watched: Final[set[int]] = set()  # numbers of the frames where a store matters
         self.paging: Paging | None = None
         self._frames: Final[dict[int, PhysAddr]] = {}  # where pages of code are, by number
-        self._generation = tape.words[Word.GENERATION]
+        self._words: Final = tape.words
+        self._generation = self._words[_GENERATION]
         self._flushes = 0
         self._zero: Final = tape.address + 8 * Word.ZERO
 
@@ -97,12 +99,12 @@ class Repertoire:
 
     def forget(self) -> None:
         """Look at every instruction anew."""
-        self._tape.words[Word.GENERATION] += 1
+        self._words[_GENERATION] += 1
         self.catch_up()
 
     def catch_up(self) -> None:
         """Forget what is of an older generation than the tape's."""
-        generation = self._tape.words[Word.GENERATION]
+        generation = self._words[_GENERATION]
         if generation != self._generation:
             self._generation = generation
             for known in (self.known, self.watched, self._frames):
