@@ -4,8 +4,8 @@ Knows how the CPU fills its TLB from the tables, and does so in its place (the e
 UC_TLB_VIRTUAL). Refuses to know faults: where the CPU would fault, the engine is told so, and the
 instruction is begun again with the CPU's own walk, which is the one that decides.
 
-One walk of the CPU's own is not seen so: that for the code of an instruction that is begun again
-right behind a `wrpkru` in its block.
+One walk of the CPU's own is not seen so: that for the code of an instruction that is begun again,
+if the TLB has lost it since its block began, by `wrpkru` or to the pages that the block accessed.
 """
 
 from collections.abc import Callable
