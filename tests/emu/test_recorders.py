@@ -100,8 +100,8 @@ def recorded(pieces: list[str], *, native: bool, levels: int, **options: object)
         bench.call(
             routine, rdi=DATA, rsi=DATA + 0x800, rbx=1, rcx=2, rbp=STACK - 0x100, rsp=STACK,
             r9=IN_LARGE, r10=READ_ONLY, r11=ALIAS + routine.rip % 0x1000, r12=DIRTY,
-            r13=bench.entry, r14=0x123_4567_8000, r15=bench.far, gs_base=DATA, fs_base=DATA + 0x1000,
-            step_limit=5_000,
+            r13=bench.entry, r14=0x123_4567_8000, r15=bench.far,
+            gs_base=DATA, fs_base=DATA + 0x1000, step_limit=5_000,
         )  # fmt: skip
     assert recorder._words[8] == 0  # nothing was lost
     return [event for chunk in chunks for event in chunk.events()]
