@@ -58,7 +58,7 @@ def shape_of(code: bytes) -> Shape:
     reads = [plan for plan in plans if plan.reads]
     writes = [plan for plan in plans if plan.writes]
     if instruction.implicit or len(reads) > 1 or len(writes) > 1 or any(p.offset for p in plans):
-        return Shape(Kind.OPAQUE)
+        return Shape(Kind.OPAQUE, instruction.count)
     if not plans:
         return Shape(Kind.REPEATS if instruction.count else Kind.QUIET, instruction.count)
     read, write = (reads or writes)[0], (writes or reads)[0]

@@ -157,6 +157,15 @@ def test_a_rep_is_one_instruction_an_iteration(guest: Guest, page: PhysAddr) -> 
     assert codes(events) == [b"\xf3\xa4"] * 3
 
 
+@pytest.mark.parametrize("source", ["repe cmpsb", "repne scasb", "rep lodsb", "rep stosb"])
+def test_the_last_look_of_a_rep_is_no_instruction(
+    guest: Guest, page: PhysAddr, source: str
+) -> None:
+    events = trace(guest, f"{source}; nop", rsi=DATA + 0x100, rcx=3, rax=source == "repne scasb")
+
+    assert len(codes(events)) == 3 + 1
+
+
 def test_a_rep_that_has_nothing_to_do_is_one_instruction(guest: Guest) -> None:
     events = trace(guest, "rep movsb; rep movsb", rcx=0)
 
