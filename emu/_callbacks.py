@@ -8,6 +8,8 @@ are free; what is called like a word of the tape is its offset.
 from struct import Struct
 from typing import Final
 
+import unicorn
+
 from emu._layout import AT_CONTROL, AT_EFER, AT_GPRS
 from emu._tape import REGISTERS_SIZE, SHAPE_SIZE, SHAPES, WALK, Word
 from emu.paging import CR4_LA57
@@ -19,7 +21,6 @@ count; and two forms of an address: where the scaled register lies, its scale, w
 the displacement, the mask, where the segment's base lies."""
 assert SHAPE.size == SHAPE_SIZE
 
-_UC_MEM_WRITE: Final = 17
 _CR3: Final = AT_CONTROL - AT_GPRS + 3 * 8
 _CR4: Final = _CR3 + 8
 _EFER: Final = AT_EFER - AT_GPRS
@@ -57,7 +58,7 @@ NAMES: Final = {
         "registers_bits": REGISTERS_SIZE.bit_length() - 1,
         "one_form": 1,  # of `operands.Kind`
         "repeats": 3,
-        "write": _UC_MEM_WRITE,
+        "write": unicorn.UC_MEM_WRITE,
         "walk_size": WALK.size,
         **{word.name: 8 * word for word in Word},
         "tape": TAPE,

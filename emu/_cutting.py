@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from emu._tape import WALK, Tape, Word
+from emu._tape import LED_TO_A_PAGE, USER_MODE, WALK, Tape, Word
 from emu._unicorn import unpack_registers
 from emu.chunks import ACCESS, Chunk
 from emu.events import Event, Executed, Walked, WalkedStep
@@ -26,7 +26,6 @@ from emu.paging import (
 )
 
 _KIND: Final[tuple[Literal["read", "write", "fetch"], ...]] = ("read", "write", "fetch")
-_USER: Final = 1  # the engine's mode
 
 
 class Mark(NamedTuple):
@@ -114,9 +113,9 @@ def _walked(tape: Tape, script: Script, number: int) -> tuple[int, int, Walked]:
         if not script.holds(entry_pa, ENTRY_SIZE):
             break
         steps.append(_step(top - n, entry_pa, before, after))
-        if done != 1 and before & masks[2 * (top - n) + (before >> 7 & 1)]:
+        if done != LED_TO_A_PAGE and before & masks[2 * (top - n) + (before >> 7 & 1)]:
             break  # no walk that led to a page came by such an entry
-    walked = Walked(VirtAddr(va & -FRAME_SIZE), _KIND[kind], mode == _USER, tuple(steps))
+    walked = Walked(VirtAddr(va & -FRAME_SIZE), _KIND[kind], mode == USER_MODE, tuple(steps))
     return instructions, accesses, walked
 
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import unicorn
 
-from emu._layout import LIVE_HFLAGS
-from emu._tape import WALK, Tape, Word
+from emu._layout import LIVE_HFLAGS, LIVE_RFLAGS
+from emu._tape import LED_TO_A_PAGE, REFUSED, USER_MODE, WALK, Tape, Word
 from emu.cpu import Cpu
 from emu.events import Invalidated
 from emu.paging import (
@@ -38,11 +38,7 @@ from emu.paging import (
 from emu.rights import Access, Kind, refusal
 from emu.walk import walk
 
-REFUSED: Final = 0  # how a walk ended
-LED_TO_A_PAGE: Final = 1
-_USER_MODE: Final = 1
 _PAGE: Final = -FRAME_SIZE
-_RFLAGS: Final = 17
 _KIND: Final[dict[int, Kind]] = {
     unicorn.UC_MEM_READ: "read",
     unicorn.UC_MEM_WRITE: "write",
@@ -83,7 +79,7 @@ class Fills:
     def _fill(self, va: int, kind: Kind, found: Any) -> bool:
         paging, words = self._cpu.paging, self._memory.words
         user = self._live[LIVE_HFLAGS] & 3 == 3
-        ac = bool(self._live[_RFLAGS] & RFLAGS_AC)
+        ac = bool(self._live[LIVE_RFLAGS] & RFLAGS_AC)
         seen = walk(self._memory.read_u64, paging, va)  # type: ignore[arg-type]
         pa = seen.pa
         allowed = (
@@ -144,7 +140,7 @@ class Fills:
 
     def _mode(self, user: bool, ac: bool, paging: Paging) -> int:
         if user:
-            return _USER_MODE
+            return USER_MODE
         return 0 if paging.cr4 & CR4_SMAP and not ac else 2
 
     def _put(self, va: int, kind: Kind, user: bool, steps: Any, done: int, paging: Paging) -> None:
@@ -157,7 +153,7 @@ class Fills:
         for n, (_, entry_pa, before) in enumerate(steps):
             entries[3 * n : 3 * n + 3] = entry_pa, before, self._memory.words[entry_pa >> 3]
         where = tape.words[Word.HEAD], tape.words[Word.ACCESSES]
-        mode = _USER_MODE if user else 0
+        mode = USER_MODE if user else 0
         head = va, *where, _KINDS.index(kind), mode, len(steps), done
         WALK.pack_into(tape.walks, WALK.size * number, *head, *entries, paging.efer)
         tape.words[Word.WALKS] = number + 1

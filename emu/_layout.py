@@ -60,6 +60,7 @@ IN_64_BIT_CODE: Final = 0x8000
 LIVE_HFLAGS: Final = (
     AT_HFLAGS - AT_GPRS
 ) // 8  # into `live`; the upper half of the word is others'
+LIVE_RFLAGS: Final = (AT_RFLAGS - AT_GPRS) // 8  # without the arithmetic flags
 LIVE_BASES: Final = tuple((at - AT_GPRS) // 8 for at in (AT_BASES, AT_BASES + SEGMENT.size))
 U32: Final = Struct("<I")
 I32: Final = Struct("<i")

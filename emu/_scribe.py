@@ -8,10 +8,10 @@ Refuses to know runs, and who gets the tape. SDM vocabulary.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from emu._layout import live
+from emu._layout import LIVE_RFLAGS, live
 from emu._recording import ignore
 from emu._repertoire import Known, Repertoire
-from emu._tape import ACCESS, MASKS, NOBODY, WALK, Tape, Word
+from emu._tape import ACCESS, LOOKED_AFTER, MASKS, NOBODY, REFUSED, WALK, Tape, Word
 from emu._unicorn import is_store, unpack_registers
 from emu.cpu import Cpu
 from emu.events import Cr3Switch, Event, Invalidated
@@ -33,9 +33,7 @@ ACCESSES_FULL, ACCESSES_END = int(Word.ACCESSES_FULL), int(Word.ACCESSES_END)
 
 _OFFSET: Final = FRAME_SIZE - 1
 _RCX: Final = 1
-_RFLAGS: Final = 17
 _GENERAL: Final = 16 * 8  # bytes
-_FAULTED: Final = 2  # instead of whether a walk ended without a fault: it did not, and is finished
 
 
 class Scribe:
@@ -204,7 +202,7 @@ class Scribe:
         """Tell whether the tables let the current instruction write there."""
         paging = self._cpu.paging
         found = walk(self._memory.read_u64, paging, va)
-        user, ac = self._cpu.engine.cpl() == 3, bool(self._live[_RFLAGS] & RFLAGS_AC)
+        user, ac = self._cpu.engine.cpl() == 3, bool(self._live[LIVE_RFLAGS] & RFLAGS_AC)
         access = Access("write", user, ac=ac)
         return found.pa is not None and refusal(found, access, paging) is None
 
@@ -274,9 +272,9 @@ class Scribe:
         record = WALK.unpack_from(self.tape.walks, number * WALK.size)
         *head, done = record[:7]
         *words, efer = record[7:]
-        if done:
+        if done != REFUSED:
             return
         entries: list[int] = []
         for pa, before, _ in zip(*[iter(words)] * 3, strict=True):
             entries += pa, before, self._memory.words[pa >> 3]
-        WALK.pack_into(self.tape.walks, number * WALK.size, *head, _FAULTED, *entries, efer)
+        WALK.pack_into(self.tape.walks, number * WALK.size, *head, LOOKED_AFTER, *entries, efer)

@@ -18,8 +18,12 @@ NOBODY: Final = (1 << 64) - 1  # no instruction's number
 
 WALK: Final = Struct("<Q6I15QQ")
 """A walk: the address; instructions and accesses before it; 0 for a read, 1 for a write, 2 for a
-fetch; the engine's mode; how many entries were read; whether it ended without a fault; five times
+fetch; the engine's mode; how many entries were read; how it ended (see below); five times
 where an entry lies, what it held, and what it held afterwards; EFER."""
+REFUSED: Final = 0  # how a walk ended: not in a page, ...
+LED_TO_A_PAGE: Final = 1
+LOOKED_AFTER: Final = 2  # ... not in a page either, and what it left in the entries was read
+USER_MODE: Final = 1  # of the engine's modes
 ACCESS: Final = Struct("<QQQIB??x")
 """An access, as `chunks.ACCESS` has it."""
 REGISTERS_SIZE: Final = 16 * 8

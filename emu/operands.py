@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from emu.events import Executed, Invalidated
-from emu.instruction import MemoryAccess, Plan, decode
+from emu.instruction import Plan, decode
 from emu.paging import FRAME_SIZE, U64, VirtAddr
 from emu.registers import MSR_EFER, Registers
 
@@ -78,10 +78,12 @@ class Operands:
     """The memory operands of one instruction, used up by the accesses that the CPU reports."""
 
     def __init__(self, executed: Executed, registers: Registers) -> None:
+        instruction = decode(executed.code)
+        accesses = () if instruction is None else instruction.accesses(registers)
         # va, size, bytes that may still be read, bytes that may still be written
         self._left = [
             [access.va, access.size, access.size * access.reads, access.size * access.writes]
-            for access in accesses(executed, registers)
+            for access in accesses
         ]
 
     def take(self, is_write: bool, pa: int, size: int) -> VirtAddr | None:
@@ -93,12 +95,6 @@ class Operands:
                 operand[which] -= size
                 return VirtAddr((operand[0] + offset) & U64)
         return None
-
-
-def accesses(executed: Executed, registers: Registers) -> tuple[MemoryAccess, ...]:
-    """List what the instruction touches, with these registers."""
-    instruction = decode(executed.code)
-    return () if instruction is None else instruction.accesses(registers)
 
 
 def invalidation(executed: Executed, registers: Registers) -> Invalidated | None:

@@ -98,7 +98,8 @@ class Recorder:
     nothing is kept: it is given the chunks while the CPU runs, the last one when the recorder
     ends; what it raises ends the run. `registers` has the general registers recorded before each
     instruction. `native` is for tests: whether machine code records; by default where it can.
-    One recorder a CPU at a time; several CPUs are for `MachineRecorder`.
+    One recorder a CPU at a time; several CPUs are for `MachineRecorder`, which gives each its
+    `number` and has them take `turns`.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from support.guest import CODE_PA, DATA
 from support.system import STACK, System
 
 from emu import PhysAddr
+from emu._tape import Word
 from emu.chunks import Chunk
 from emu.events import Event
 from emu.fault import BP, PF
@@ -103,7 +104,7 @@ def recorded(pieces: list[str], *, native: bool, levels: int, **options: object)
             r13=bench.entry, r14=0x123_4567_8000, r15=bench.far,
             gs_base=DATA, fs_base=DATA + 0x1000, step_limit=5_000,
         )  # fmt: skip
-    assert recorder._words[8] == 0  # nothing was lost
+    assert recorder._words[Word.LOST] == 0  # nothing was lost
     return [event for chunk in chunks for event in chunk.events()]
 
 
