@@ -140,7 +140,7 @@ def cpu_features(request: pytest.FixtureRequest, _pagewalk: object) -> dict[str,
 
 @pytest.fixture
 def boot_parameters(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """How the kernel is booted: arguments of Kernel, from the mark `boot`.
+    """How `kernel` is booted: arguments of Kernel, from the mark `boot`; with 512 MiB of RAM.
 
     A conftest.py may have one of its own, for all tests of a directory.
     """
@@ -196,7 +196,8 @@ def kernel(
     try:
         return make_kernel(release, levels=levels, **boot_parameters)
     except ValueError as error:
-        pytest.fail(f"the kernel cannot be booted so: {error}", pytrace=False)
+        why = f"the kernel cannot be booted so: {error}"
+        raise pytest.fail.Exception(why, pytrace=False) from None
 
 
 @pytest.fixture

@@ -226,11 +226,11 @@ class GuestMachine:
     def _put(self, part: placing.Part) -> None:
         """Map whole pages, and fill them."""
         frames = self._code if "x" in part.rights else self.frames
+        flags, paging = placing.leaf_flags(part.rights), self.paging
         for offset in range(0, part.size, FRAME_SIZE):
             pa = frames.allocate()
             va = VirtAddr(part.va + offset)
-            flags = placing.leaf_flags(part.rights)
-            map_page(self.memory, self.frames, self.paging, va, pa, flags)
+            map_page(self.memory, self.frames, paging, va, pa, flags)
             self.memory.write(pa, part.data[offset : offset + FRAME_SIZE])
 
     def _with_symbol(self, stop: Stop) -> Stop:

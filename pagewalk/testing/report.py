@@ -6,11 +6,11 @@ instructions. Refuses to judge (`expectation`) and to know how a walk or an even
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final
 
 from emu import OutsideRam, PageFault, Paging, Stop, Walk
-from emu.events import Executed, Faulted
+from emu.events import Event, Executed, Faulted
 from emu.paging import ENTRY_NAME, FRAME_SIZE, index
 from kernel_model.pgtable import linux_name
 from pagewalk import render
@@ -72,10 +72,9 @@ def walk_lines(stop: Stop, watched: Watched | None) -> Iterator[str]:
 
 def instruction_lines(watched: Watched) -> Iterator[str]:
     """Show the last instructions that were recorded, the one that faulted last."""
-    lines = Lines(watched.subject.describe, _no_paging)
-    for event in watched.events():
-        if isinstance(event, Executed) or (isinstance(event, Faulted) and event.code):
-            yield next(lines.of(event))
+    for event, lines in _events(watched):
+        if isinstance(event, (Executed, Faulted)):
+            yield lines[0]
 
 
 def sections(watching: Watching) -> Iterator[tuple[str, str]]:
@@ -144,14 +143,18 @@ def _walk_section(stop: Stop, watched: Watched) -> list[str]:
 
 def _trace_section(watched: Watched) -> list[str]:
     """Show all that was recorded of the last instructions: accesses, walks, writes of CR3."""
+    return [line for _, lines in _events(watched) for line in lines]
+
+
+def _events(watched: Watched) -> Iterator[tuple[Event, list[str]]]:
+    """Yield what was recorded with its lines; of a fault only its instruction, if that is known."""
     lines = Lines(watched.subject.describe, _no_paging)
-    found: list[str] = []
-    for event in watched.events():
-        if not isinstance(event, Faulted):
-            found += lines.of(event)
-        elif event.code:
-            found.append(next(lines.of(event)))
-    return found
+    events = [e for e in watched.events() if not isinstance(e, Faulted) or e.code]
+    for event in events:
+        next(lines.of(event))  # the column of the symbols is then as wide as it gets
+    for event in events:
+        one = isinstance(event, Faulted)
+        yield event, list(islice(lines.of(event), 1 if one else None))
 
 
 def _was_seen(stop: Stop) -> bool:
