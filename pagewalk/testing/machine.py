@@ -67,15 +67,15 @@ class GuestMachine:
     """
 
     def __init__(self, *, levels: int = 4, **features: bool) -> None:
-        self._machine: Final = Machine(
+        self.machine: Final[Machine] = Machine(
             ram=RAM,
             paging=Paging.long_mode(_CODE[0] - FRAME_SIZE, levels=levels, **features),
             code=[_CODE],
             frames=(RAM // 2, _CODE[0] - FRAME_SIZE),
         )
-        self.cpu: Final[Cpu] = self._machine.cpu
-        self.memory: Final[PhysMemory] = self._machine.memory
-        self.frames: Final[Frames] = self._machine.frames
+        self.cpu: Final[Cpu] = self.machine.cpu
+        self.memory: Final[PhysMemory] = self.machine.memory
+        self.frames: Final[Frames] = self.machine.frames
         self.last_stop: Stop | None = None
         """How the last run ended."""
         self._levels: Final = levels
@@ -209,7 +209,7 @@ class GuestMachine:
 
     def close(self) -> None:
         """Free the machine."""
-        self._machine.close()
+        self.machine.close()
 
     def __repr__(self) -> str:
         return f"<GuestMachine of {self._levels} levels>"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from emu import PageFault, Stop, Trap
+from emu import Machine, PageFault, Stop, Trap
 
 if TYPE_CHECKING:
     from emu.events import Event
@@ -21,6 +21,10 @@ class Subject(Protocol):
     """What can be watched: a GuestMachine, a WatchedKernel."""
 
     last_stop: Stop | None
+
+    @property
+    def machine(self) -> Machine:
+        """What it runs on."""
 
     def symbol(self, text: str) -> int:
         """Return the address that a symbol names."""
@@ -35,6 +39,11 @@ class Watched(NamedTuple):
     name: str
     subject: Subject
     recorder: "Recorder | MachineRecorder | None"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the test has freed it itself: then there are no tables to look at."""
+        return not self.subject.machine.cpus
 
     def events(self) -> "list[Event]":
         """Return the last events that were recorded, the oldest first."""
