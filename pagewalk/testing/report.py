@@ -35,15 +35,23 @@ def comparison_lines(watching: Watching, left: Stop, right: Stop) -> Iterator[st
         expected = Expectation.same_as(wanted, symbol)
         yield from failure_lines(watching, found, difference_lines(found, expected))
     else:
-        yield from failure_lines(watching, found, [f"  expected {wanted}"])
+        at = wanted.address if isinstance(wanted, PageFault) else None
+        yield from failure_lines(watching, found, [f"  expected {wanted}"], at)
 
 
-def failure_lines(watching: Watching, stop: Stop, differences: Iterable[str]) -> Iterator[str]:
-    """Say how a run ended, in what that is not as expected, and how it came to that."""
+def failure_lines(
+    watching: Watching, stop: Stop, differences: Iterable[str], missed: int | None = None
+) -> Iterator[str]:
+    """Say how a run ended, in what that is not as expected, and how it came to that.
+
+    `missed` is the address of a page fault that did not come.
+    """
     watched = whose(watching, stop)
     yield str(stop)
     yield from differences
     yield from walk_lines(stop, watched)
+    if missed is not None and watched is not None and not watched.is_closed:
+        yield from _one_walk(watched.walk(missed))
     if watched is not None and watched.subject.last_stop is stop:
         last = list(instruction_lines(watched))[-_FEW:]
         if last:
