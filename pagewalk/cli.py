@@ -30,6 +30,7 @@ COMMANDS = {
     "oops": "explain an oops text, and find the scenario that dies like it",
     "trace": "run a .S file of your own and print every instruction and access",
     "show": "print a trace file, or what of it is looked for; tell who wrote an entry",
+    "tui": "step through a run in a terminal, forwards and backwards",
     "access": "make one access on the CPU, under raw entries; or one for each row of a file",
     "sweep": "judge a matrix of accesses by the CPU, the walk and an oracle",
     "asm": "list a .S file: offsets, bytes, mnemonics, symbols",
