@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.events import Cr3Switch, Delivered, Edited, Event, Invalidated, Walked, controls_after
-from emu.paging import ADDRESS, ENTRY_SIZE, FRAME_SIZE, PS, U64, P, Paging, PhysAddr
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, PS, U64, P, Paging, PhysAddr
 from emu.trace import Kept
+from kernel_model.auditing import per_mm
 from pagewalk.entry_values import EntryValues
 from pagewalk.playback import Playback, Since
 from pagewalk.recording import recording, tables
@@ -177,6 +178,8 @@ class Capture:
             symbolise=self._kernel.image.describe,
             symbols={name: one.address for name, one in self._kernel.image.symbols.items()},
             ram=self._kernel.memory.pieces,
+            layout=self._kernel.layout,
+            own_slots=frozenset(slot for slot in range(ENTRIES) if per_mm(self._kernel, slot)),
         )
 
     def _names(self, left_out: int) -> list[Since]:

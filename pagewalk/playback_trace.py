@@ -28,7 +28,7 @@ from emu.events import (
     Invalidated,
     Walked,
 )
-from emu.paging import ADDRESS, ENTRY_SIZE, FRAME_SIZE, U64, P, Paging, PhysAddr, maps_page
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, P, Paging, PhysAddr, maps_page
 from pagewalk.entry_values import EntryValues
 from pagewalk.playback import Playback, Since
 from pagewalk.render_show import end_lines, header_line
@@ -78,6 +78,8 @@ def read_back(
         symbolise=trace.symbols.get,
         symbols=dict(_functions(trace.symbols)),
         ram=None,
+        layout=None,
+        own_slots=frozenset(range(ENTRIES // 2)),
     )
 
 

@@ -42,11 +42,19 @@ _FLAGS: Final = (
     (G, "G"),
     (XD, "XD"),
 )
-_WHY: Final = {
+ENDS: Final = {
+    "mapped": "pa {pa}, in the {size} page at {frame}",
     "not-present": "not present: the walk stops here",
-    "reserved-bit": "a reserved bit is set: the walk stops here",
+    "reserved-bit": "a reserved bit is set: the walk stops here (bits {bits})",
     "outside-ram": "points outside RAM: the walk stops here",
+    "no-root": "CR3 points outside RAM",
+    "non-canonical": "not canonical: no table is read, the access is #GP or #SS",
+    "untold": "nobody told what this entry holds: the walk stops here",
 }
+"""What a walk comes to."""
+DIFFERENCE: Final = "they differ at the {entry} ({linux}) slot {slot}: {values}"
+HAS: Final = "{name} has {value}"
+HAS_NOT: Final = "{name} has not got that far"
 
 
 def flags_text(entry: int, level: int) -> str:
@@ -57,12 +65,15 @@ def flags_text(entry: int, level: int) -> str:
     return " ".join(names) or "-"
 
 
+def linux_label(level: int, levels: int) -> str:
+    """What Linux calls an entry, and that a folded p4d is the pgd."""
+    return linux_name(level, levels) + ("=p4d" if levels == level == 4 else "")
+
+
 def step_text(step: Step, levels: int) -> str:
     """One line for one entry: both names, index, place, value, bits."""
     level, entry_pa, entry = step
-    linux = linux_name(level, levels)
-    if levels == 4 and level == 4:
-        linux += "=p4d"
+    linux = linux_label(level, levels)
     index = (entry_pa & 0xFFF) >> 3
     return (
         f"{ENTRY_NAME[level]:5} {linux:7} [{index:3}] at {entry_pa:#x}: {entry:#x}"
@@ -80,19 +91,17 @@ def walk_lines(walk: Walk, paging: Paging) -> Iterator[str]:
 
 def end_text(walk: Walk, paging: Paging) -> str:
     """What the walk came to."""
+    if walk.verdict == "outside-ram" and not walk.steps:
+        return ENDS["no-root"]
+    found: dict[str, str] = {}
     if walk.verdict == "mapped":
         level, _, entry = walk.steps[-1]
         size = show_size(page_size(level))
-        return f"pa {walk.pa:#x}, in the {size} page at {frame(entry, level):#x}"
-    if walk.verdict == "non-canonical":
-        return "not canonical: no table is read, the access is #GP or #SS"
-    if walk.verdict == "outside-ram" and not walk.steps:
-        return "CR3 points outside RAM"
-    text = _WHY[walk.verdict]
-    if walk.verdict == "reserved-bit":
+        found = {"pa": f"{walk.pa:#x}", "size": size, "frame": f"{frame(entry, level):#x}"}
+    elif walk.verdict == "reserved-bit":
         level, _, entry = walk.steps[-1]
-        text += f" (bits {paging.reserved(entry, level):#x})"
-    return text
+        found = {"bits": f"{paging.reserved(entry, level):#x}"}
+    return ENDS[walk.verdict].format(**found)
 
 
 def rights_lines(walk: Walk, paging: Paging) -> Iterator[str]:
@@ -131,12 +140,12 @@ def difference_text(a: Walk, b: Walk, name_a: str, name_b: str, levels: int) -> 
     step_a = a.steps[at] if at < len(a.steps) else None
     step_b = b.steps[at] if at < len(b.steps) else None
     level, entry_pa, _ = step_a or step_b or a.steps[-1]
-    what = f"{ENTRY_NAME[level]} ({linux_name(level, levels)}) slot {(entry_pa & 0xFFF) >> 3}"
     values = ", ".join(
-        f"{name} has {step.entry:#x}" if step else f"{name} has not got that far"
+        HAS.format(name=name, value=f"{step.entry:#x}") if step else HAS_NOT.format(name=name)
         for name, step in ((name_a, step_a), (name_b, step_b))
     )
-    return f"they differ at the {what}: {values}"
+    linux, slot = linux_name(level, levels), (entry_pa & 0xFFF) >> 3
+    return DIFFERENCE.format(entry=ENTRY_NAME[level], linux=linux, slot=slot, values=values)
 
 
 def layout_lines(layout: Layout) -> Iterator[str]:
