@@ -58,8 +58,10 @@ class Playback:
     events: Sequence[Event]
     cpus: Sequence[int]
     """The CPU of each event."""
+    numbers: Sequence[int]
+    """The number of each event in the whole run, from 1 on: what is missing was left out."""
     nr_left_out: int
-    """How many events came before these."""
+    """How many events of the run are not among these."""
     nr_instructions: int
     """How many instructions the whole run had."""
     pagings: Mapping[int, Sequence[tuple[int, Paging]]]

@@ -77,13 +77,13 @@ def _is_trace(what: str) -> bool:
         return True
     from kernel_model.scenarios import SCENARIOS
 
-    if what in SCENARIOS:
-        return False
-    if os.sep in what or os.path.exists(what):
+    if what not in SCENARIOS and (os.sep in what or os.path.exists(what)):
         readable = " or ".join(ending for ending, one in FORMATS.items() if one.reads)
         bad("TRACE", repr(what), f"a trace to read: {readable}")
-    near = did_you_mean(what, SCENARIOS)
-    bad("SCENARIO|TRACE", repr(what), f"a trace file, or one of {', '.join(SCENARIOS)}{near}")
+    if what not in SCENARIOS:
+        near = did_you_mean(what, SCENARIOS)
+        bad("SCENARIO|TRACE", repr(what), f"a trace file, or one of {', '.join(SCENARIOS)}{near}")
+    return False
 
 
 def _default_output(what: str) -> str:

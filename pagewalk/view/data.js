@@ -110,6 +110,11 @@ class Run {
     return found;
   }
 
+  /** Return the number, in the whole run, of the event that makes it `at`; 0 at the beginning. */
+  number(at) {
+    return at ? this.columns.eventNumber[at - 1] : 0;
+  }
+
   /** Return the text of the event that makes it `at`. */
   text(at) {
     return this.facts.texts[this.columns.eventText[at - 1]];

@@ -111,6 +111,7 @@ def _events(
     text_of, cpu_of, va_of, access_of = zip(*rows, strict=True) if rows else ((), (), (), ())
     return list(texts), {
         "eventText": ("u4", text_of),
+        "eventNumber": ("u4", playback.numbers),
         "eventCpu": ("u1", cpu_of),
         "eventVa": ("u8", np.array(va_of, np.uint64)),
         "eventAccess": ("u1", access_of),

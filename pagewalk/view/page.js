@@ -38,7 +38,7 @@ class Page {
     const nrShown = columns.tableFrame.length;
     const parts = [`${grouped(nrEvents)} events of a run of ${grouped(nrInstructions)} instructions`];
     if (nrLeftOut) {
-      parts.push(`the ${grouped(nrLeftOut)} events before them are left out, but not what they did to the tables`);
+      parts.push(`${grouped(nrLeftOut)} others are left out, none of which changes a table, faults or switches CR3`);
     }
     if (nrShown < nrTables) {
       parts.push(`${grouped(nrShown)} of ${grouped(nrTables)} tables, those nearest to a root`);

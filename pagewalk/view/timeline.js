@@ -83,13 +83,18 @@ class Timeline {
     const { run } = this;
     const { nrEvents } = run.facts;
     this.slider.value = run.at;
-    const where = run.at === 0 ? "the beginning" : `event ${grouped(run.at)}`;
-    this.slider.setAttribute("aria-valuetext", `${where} of ${grouped(nrEvents)}`);
-    byId("moment").textContent = `${where} of ${grouped(nrEvents)}`;
+    const total = nrEvents + run.facts.nrLeftOut;
+    const where = run.at === 0 ? "the beginning" : `event ${grouped(run.number(run.at))}`;
+    this.slider.setAttribute("aria-valuetext", `${where} of ${grouped(total)}`);
+    byId("moment").textContent = `${where} of ${grouped(total)}`;
     const first = Math.max(1, Math.min(run.at - BEFORE, nrEvents - BEFORE - AFTER));
     const last = Math.min(nrEvents, first + BEFORE + AFTER);
     const rows = [];
-    for (let at = first; at <= last; at++) rows.push(this.row(at));
+    for (let at = first; at <= last; at++) {
+      const gap = run.number(at) - run.number(at - 1) - 1;
+      if (gap) rows.push(element("li", { class: "gap" }, `${grouped(gap)} events left out`));
+      rows.push(this.row(at));
+    }
     const listing = byId("listing");
     listing.replaceChildren(...rows);
     const current = listing.querySelector("[aria-current]");
@@ -106,7 +111,7 @@ class Timeline {
     return element(
       "li",
       { "data-at": at, "aria-current": current ? "step" : null, class: at > this.run.at ? "later" : null },
-      element("span", { class: "number" }, grouped(at)),
+      element("span", { class: "number" }, grouped(this.run.number(at))),
       element("span", { class: "text" }, current ? text : text.split("\n", 1)[0]),
     );
   }
