@@ -29,12 +29,15 @@ ReadU64 = Callable[[PhysAddr], int | None]
 """Read the 8 bytes at a physical address, or answer None where there is no RAM."""
 
 Verdict = Literal["mapped", "not-present", "reserved-bit", "outside-ram", "non-canonical"]
-_STOPS: Final[dict[Verdict, str]] = {
+ENDS: Final = {
+    "mapped": "pa {pa}, in the {size} page at {frame}",
     "not-present": "not present: the walk stops here",
     "reserved-bit": "a reserved bit is set: the walk stops here",
     "outside-ram": "points outside RAM: the walk stops here",
+    "no-root": "CR3 points outside RAM",
     "non-canonical": "not canonical: no table is read, the access is #GP or #SS",
 }
+"""What a walk comes to: by its verdict, or "no-root" if there was no table to begin with."""
 
 
 class Step(NamedTuple):
@@ -85,11 +88,11 @@ class Walk(NamedTuple):
         Which bit is reserved depends on the `Paging`, which the walk does not keep.
         """
         if self.verdict == "mapped":
-            at = frame(self.steps[-1].entry, self.level)
-            return f"pa {self.pa:#x}, in the {PAGE_SIZE_NAME[self.level]} page at {at:#x}"
+            at, size = frame(self.steps[-1].entry, self.level), PAGE_SIZE_NAME[self.level]
+            return ENDS["mapped"].format(pa=f"{self.pa:#x}", size=size, frame=f"{at:#x}")
         if self.verdict == "outside-ram" and not self.steps:
-            return "CR3 points outside RAM"
-        return _STOPS[self.verdict]
+            return ENDS["no-root"]
+        return ENDS[self.verdict]
 
     def html(self, names: Mapping[int, str] = ENTRY_NAME, under: str = "") -> str:
         """Return a table of the entries, by `names`, with what the walk came to at its foot.

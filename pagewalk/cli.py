@@ -29,6 +29,7 @@ COMMANDS = {
     "audit": "list every top-level slot that some table lacks after a scenario",
     "oops": "explain an oops text, and find the scenario that dies like it",
     "trace": "run a .S file of your own and print every instruction and access",
+    "view": "make a page to look at: tables, walks and events of a scenario or a trace",
     "show": "print a trace file, or what of it is looked for; tell who wrote an entry",
     "tui": "step through a run in a terminal, forwards and backwards",
     "access": "make one access on the CPU, under raw entries; or one for each row of a file",

@@ -16,6 +16,7 @@ from emu.events import Cr3Switch, Delivered, Event, Executed, Faulted
 from emu.memory import Piece
 from emu.paging import ADDRESS, ENTRY_SIZE, FRAME_SIZE, Paging, PhysAddr, VirtAddr
 from emu.walk import Step, Walk, walk
+from kernel_model.layout import Layout
 from pagewalk.entry_values import Change, EntryValues
 
 if TYPE_CHECKING:
@@ -57,8 +58,10 @@ class Playback:
     events: Sequence[Event]
     cpus: Sequence[int]
     """The CPU of each event."""
+    numbers: Sequence[int]
+    """The number of each event in the whole run, from 1 on: what is missing was left out."""
     nr_left_out: int
-    """How many events came before these."""
+    """How many events of the run are not among these."""
     nr_instructions: int
     """How many instructions the whole run had."""
     pagings: Mapping[int, Sequence[tuple[int, Paging]]]
@@ -71,6 +74,10 @@ class Playback:
     """The addresses that names stand for."""
     ram: Sequence[Piece] | None
     """Where there is RAM; None where that is not known."""
+    layout: Layout | None
+    """Where the kernel's regions are; None where that is not known."""
+    own_slots: frozenset[int]
+    """The slots of a top table that each task has for itself: there none lacks what init_mm has."""
 
     @property
     def nr_events(self) -> int:

@@ -5,8 +5,9 @@ every event that writes an entry. RAM is looked at only while the guest stands s
 Python writes entries for the kernel. Refuses to know what is asked of it (`playback`).
 """
 
+from bisect import bisect_right
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -14,10 +15,21 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.events import Cr3Switch, Delivered, Edited, Event, Invalidated, Walked, controls_after
-from emu.paging import ADDRESS, ENTRY_SIZE, FRAME_SIZE, PS, U64, P, Paging, PhysAddr
+from emu.events import (
+    Accessed,
+    Cr3Switch,
+    Delivered,
+    Edited,
+    Event,
+    Faulted,
+    Invalidated,
+    Walked,
+    controls_after,
+)
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, PS, U64, P, Paging, PhysAddr
 from emu.trace import Kept
-from pagewalk.entry_values import EntryValues
+from kernel_model.auditing import per_mm
+from pagewalk.entry_values import EntryValues, moment, nr_last
 from pagewalk.playback import Playback, Since
 from pagewalk.recording import recording, tables
 from pagewalk.traces.rows import order
@@ -31,6 +43,7 @@ if TYPE_CHECKING:
 MOST_EVENTS: Final = 100_000
 """How many events are kept if nobody says otherwise: the last ones."""
 
+_TELLING: Final = (Cr3Switch, Delivered, Edited, Faulted)
 _Seen = list[tuple[int, bytes]]
 """Frames, and what RAM held there."""
 
@@ -98,7 +111,10 @@ class _Tables:
 
 
 class Capture:
-    """Records a kernel, for a playback of about its last `keep` events; all of them if None.
+    """Records a kernel, for a playback of `keep` events at most; of all if that is None.
+
+    They are the last ones, and, for up to a half of `keep`, those before them that tell most:
+    faults, other CR3s, and whatever changes a table, each with its instruction.
 
     capture = Capture(keep=100_000)
     with capture.recording(kernel):
@@ -110,6 +126,7 @@ class Capture:
         self._keep: Final = keep
         self._registers: Final = registers
         self._kept: Final = Kept(keep)
+        self._telling: Final[dict[int, tuple[int, Event]]] = {}  # number -> CPU, event
         self._values: Final = EntryValues()
         self._notes: Final[deque[_Note]] = deque()
         self._edits: Final[list[int]] = []  # the moments right after them
@@ -152,38 +169,53 @@ class Capture:
 
     def playback(self, title: str, ending: str) -> Playback:
         """Return what was recorded."""
-        events: list[Event] = []
-        cpus: list[int] = []
-        for chunk in self._kept.drain():
-            events += chunk.events()
-            cpus += [chunk.cpu] * len(chunk)
-        if self._keep is not None:
-            del events[: -self._keep], cpus[: -self._keep]
-        left_out = self._at - len(events)
-        self._values.cut(left_out)
+        numbers, events, cpus = self._chosen()
+        self._values.keep(numbers)
         return Playback(
             title=title,
             ending=ending,
             events=events,
             cpus=cpus,
-            nr_left_out=left_out,
+            numbers=numbers,
+            nr_left_out=self._at - len(events),
             nr_instructions=self.instructions,
             pagings={
-                cpu: [(max(at - left_out, 0), paging) for at, paging in known]
+                cpu: [(moment(numbers, at), paging) for at, paging in known]
                 for cpu, known in self._pagings.items()
             },
-            names=self._names(left_out),
+            names=self._names(numbers),
             values=self._values,
             symbolise=self._kernel.image.describe,
             symbols={name: one.address for name, one in self._kernel.image.symbols.items()},
             ram=self._kernel.memory.pieces,
+            layout=self._kernel.layout,
+            own_slots=frozenset(slot for slot in range(ENTRIES) if per_mm(self._kernel, slot)),
         )
 
-    def _names(self, left_out: int) -> list[Since]:
-        """Return whose the roots were, from which moment on, without what was over before."""
-        moments = [left_out, *self._edits, self._at]
+    def _chosen(self) -> tuple[list[int], list[Event], list[int]]:
+        """Return the events that are kept: their numbers, themselves, and their CPUs."""
+        events: list[Event] = []
+        cpus: list[int] = []
+        for chunk in self._kept.drain():
+            events += chunk.events()
+            cpus += [chunk.cpu] * len(chunk)
+        if self._keep is None:
+            return list(range(1, self._at + 1)), events, cpus
+        telling = sorted(self._telling)
+        last = nr_last(telling, self._at, self._keep)
+        del telling[bisect_right(telling, self._at - last) :]
+        numbers = [*telling, *range(self._at - last + 1, self._at + 1)]
+        return (
+            numbers,
+            [*(self._telling[n][1] for n in telling), *events[len(events) - last :]],
+            [*(self._telling[n][0] for n in telling), *cpus[len(cpus) - last :]],
+        )
+
+    def _names(self, numbers: Sequence[int]) -> list[Since]:
+        """Return whose the roots were, and from which moment on."""
+        moments = [0, *self._edits, self._at]
         found = [
-            Since(max(moments[min(edit, len(moments) - 1)] - left_out, 0), PhysAddr(root), name)
+            Since(moment(numbers, moments[min(edit, len(moments) - 1)]), PhysAddr(root), name)
             for edit, root, name in self._root_events
         ]
         return sorted(found, key=lambda one: one.at)
@@ -234,22 +266,38 @@ class Capture:
         stores = np.flatnonzero(
             accesses["is_write"] & np.isin(accesses["pa"] & np.uint64(-FRAME_SIZE & U64), frames)
         )
-        facts: list[tuple[int, Any]] = [
-            (row, accesses[number])
+        facts: list[tuple[int, tuple[int, Any]]] = [
+            (row, (int(accesses[number]["at"]), accesses[number]))
             for row, number in zip(rows[1][stores].tolist(), stores.tolist(), strict=True)
         ]
-        facts += zip(rows[2].tolist(), (event for *_, event in chunk.others), strict=True)
+        others = ((behind, event) for behind, _, event in chunk.others)
+        facts += zip(rows[2].tolist(), others, strict=True)
         for row, fact in sorted(facts, key=lambda one: one[0]):
-            at = self._at + row + 1
-            if isinstance(fact, np.void):
-                self._stored(at, int(fact["pa"]), int(fact["size"]), int(fact["value"]))
-            else:
-                self._learn(at, chunk.cpu, fact)
+            at, nr_changes = self._at + row + 1, len(self._values.changes)
+            event = _accessed(fact[1]) if isinstance(fact[1], np.void) else fact[1]
+            self._learn(at, chunk.cpu, event)
+            if len(self._values.changes) > nr_changes or isinstance(event, _TELLING):
+                self._tell(at, chunk, event, fact[0], rows[0])
         self._at += len(chunk)
         self.instructions += len(chunk.instructions)
 
+    def _tell(
+        self, at: int, chunk: "Chunk", event: Event, behind: int, rows: NDArray[np.int64]
+    ) -> None:
+        """Keep an event that tells much, with its instruction: the last of those it is behind."""
+        if self._keep is None:
+            return
+        if behind and not isinstance(event, Edited):
+            shape = chunk.shapes[chunk.instructions[behind - 1]]
+            self._telling[self._at + int(rows[behind - 1]) + 1] = chunk.cpu, shape
+        self._telling[at] = chunk.cpu, event
+        while len(self._telling) > self._keep // 2:
+            del self._telling[next(iter(self._telling))]
+
     def _learn(self, at: int, cpu: int, event: Event) -> None:
-        if isinstance(event, Walked):
+        if isinstance(event, Accessed):
+            self._stored(at, event.pa, event.size, event.value)
+        elif isinstance(event, Walked):
             for step in event.steps:
                 if step.after != step.before:
                     self._values.wrote(at, step.entry_pa, (step.after,))
@@ -281,6 +329,11 @@ class Capture:
     def _saw(self, at: int, seen: _Seen) -> None:
         for frame, held in seen:
             self._values.saw(at, frame, np.frombuffer(held, np.uint64))
+
+
+def _accessed(row: Any) -> Accessed:
+    va, pa, value, _, size, _, has_va = row.tolist()
+    return Accessed(va if has_va else None, pa, size, value, "write")
 
 
 def play_back(

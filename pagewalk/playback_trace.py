@@ -10,7 +10,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -28,14 +28,15 @@ from emu.events import (
     Invalidated,
     Walked,
 )
-from emu.paging import ADDRESS, ENTRY_SIZE, FRAME_SIZE, U64, P, Paging, PhysAddr, maps_page
-from pagewalk.entry_values import EntryValues
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, P, Paging, PhysAddr, maps_page
+from pagewalk.entry_values import EntryValues, moment, nr_last
 from pagewalk.playback import Playback, Since
 from pagewalk.render_show import end_lines, header_line
 
 if TYPE_CHECKING:
     from pagewalk.traces.reading import Trace
 
+_TELLING: Final = (Cr3Switch, Delivered, Edited, Faulted)
 _OFTEN: Final = 1 << 14
 """How many events are read between two words to `progress`."""
 
@@ -43,7 +44,9 @@ _OFTEN: Final = 1 << 14
 def read_back(
     trace: "Trace", *, keep: int | None, progress: Callable[[int], object] | None = None
 ) -> Playback:
-    """Read a trace, and return its playback, of the last `keep` events; of all if that is None.
+    """Read a trace, and return its playback, of `keep` events at most; of all if that is None.
+
+    Which they are is as with `Capture`.
 
     `progress` is told now and then how many events were read since it was told last.
     """
@@ -51,7 +54,7 @@ def read_back(
     told, pagings = _Told(), {cpu: [(0, trace.paging(cpu))] for cpu, _ in _cpus(trace)}
     for at, (cpu, _, _, event) in enumerate(trace.events(), 1):
         kept.append((cpu, event))
-        told.add(at, event)
+        told.add(at, cpu, event)
         if isinstance(event, Cr3Switch | Invalidated):
             pagings.setdefault(cpu, [(0, trace.header.paging)]).append((at, trace.paging(cpu)))
         if progress is not None and not at % _OFTEN:
@@ -60,24 +63,36 @@ def read_back(
     roots |= {paging.root for known in pagings.values() for _, paging in known}
     values = told.values(roots, trace.header.paging.levels)
     names = _names(trace, values)
-    left_out = trace.nr_events - len(kept)
-    values.cut(left_out)
+    telling = told.telling({change.at for change in values.changes})
+    if keep is not None:
+        del telling[: -(keep // 2) or len(telling)]
+        last = nr_last([number for number, _, _ in telling], trace.nr_events, keep)
+    else:
+        last = trace.nr_events
+    before = trace.nr_events - last
+    telling = [one for one in telling if one[0] <= before]
+    numbers = [*(number for number, _, _ in telling), *range(before + 1, trace.nr_events + 1)]
+    events = [*((cpu, event) for _, cpu, event in telling), *islice(kept, len(kept) - last, None)]
+    values.keep(numbers)
     return Playback(
         title=header_line(trace),
         ending=" ".join(end_lines(trace)) or "the file was cut off",
-        events=[event for _, event in kept],
-        cpus=[cpu for cpu, _ in kept],
-        nr_left_out=left_out,
+        events=[event for _, event in events],
+        cpus=[cpu for cpu, _ in events],
+        numbers=numbers,
+        nr_left_out=trace.nr_events - len(events),
         nr_instructions=trace.nr_instructions,
         pagings={
-            cpu: [(max(at - left_out, 0), paging) for at, paging in known]
+            cpu: [(moment(numbers, at), paging) for at, paging in known]
             for cpu, known in pagings.items()
         },
-        names=[one._replace(at=max(one.at - left_out, 0)) for one in names],
+        names=[one._replace(at=moment(numbers, one.at)) for one in names],
         values=values,
         symbolise=trace.symbols.get,
         symbols=dict(_functions(trace.symbols)),
         ram=None,
+        layout=None,
+        own_slots=frozenset(range(ENTRIES // 2)),
     )
 
 
@@ -111,18 +126,41 @@ class _Told:
     and all else but the instructions."""
 
     def __init__(self) -> None:
-        self._accesses: Final = tuple(array(code) for code in "QQQBB")
-        """at, pa, value, size, is_write"""
+        self._accesses: Final = tuple(array(code) for code in "QQQBBB")
+        """at, pa, value, size, is_write, cpu"""
         self._others: Final[list[tuple[int, Event]]] = []
+        self._cpus: Final = array("B")  # of the others, and
+        self._leaders: Final[list[tuple[int, Executed] | None]] = []  # their instructions
+        self._last: Final[dict[int, tuple[int, Executed]]] = {}
 
-    def add(self, at: int, event: Event) -> None:
+    def add(self, at: int, cpu: int, event: Event) -> None:
         """Take in the event that makes it `at`."""
-        if isinstance(event, Accessed):
-            row = at, event.pa, event.value, event.size, event.kind == "write"
+        if isinstance(event, Executed):
+            self._last[cpu] = at, event
+        elif isinstance(event, Accessed):
+            row = at, event.pa, event.value, event.size, event.kind == "write", cpu
             for column, value in zip(self._accesses, row, strict=True):
                 column.append(value)
-        elif not isinstance(event, Executed):
+        else:
             self._others.append((at, event))
+            self._cpus.append(cpu)
+            self._leaders.append(None if isinstance(event, Edited) else self._last.get(cpu))
+
+    def telling(self, changing: set[int]) -> list[tuple[int, int, Event]]:
+        """Return what tells most: number, CPU and event, in order.
+
+        Those are faults, other CR3s, and what is `changing` a table; with an instruction each.
+        """
+        found: dict[int, tuple[int, Event]] = {}
+        for (at, event), cpu, leader in zip(self._others, self._cpus, self._leaders, strict=True):
+            if at in changing or isinstance(event, _TELLING):
+                found[at] = cpu, event
+                if leader is not None:
+                    found[leader[0]] = cpu, leader[1]
+        for at, pa, value, size, writes, cpu in zip(*self._accesses, strict=True):
+            if writes and at in changing:
+                found[at] = cpu, Accessed(None, PhysAddr(pa), size, value, "write")
+        return [(at, *found[at]) for at in sorted(found)]
 
     def values(self, roots: Iterable[int], levels: int) -> EntryValues:
         """Return what the frames of tables hold: those that the events name, and what they lead to.
@@ -169,12 +207,12 @@ class _Told:
     def _stores_into(self, tables: set[int]) -> Iterator[tuple[int, Event]]:
         """Yield the accesses to tables, without the reads that show only a part of an entry."""
         columns = [np.array(column, np.uint64) for column in self._accesses]
-        _, pas, _, sizes, is_write = columns
+        _, pas, _, sizes, is_write, _ = columns
         frames = pas & np.uint64(U64 & -FRAME_SIZE)
         whole: NDArray[np.bool_] = (sizes == ENTRY_SIZE) & (pas % ENTRY_SIZE == 0)
         wanted = np.isin(frames, np.array(sorted(tables), np.uint64)) & (whole | (is_write != 0))
         rows = (column[wanted].tolist() for column in columns)
-        for at, pa, value, size, writes in zip(*rows, strict=True):
+        for at, pa, value, size, writes, _ in zip(*rows, strict=True):
             yield at, Accessed(None, pa, size, value, "write" if writes else "read")
 
 

@@ -6,9 +6,11 @@ and `terminal` adds the colours. Refuses to know how they came about.
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby, zip_longest
+from typing import Final
 
 from emu import Access, Paging, refusal
 from emu.paging import ENTRY_NAME, A, D, flags_text
+from emu.walk import ENDS as _ENDS
 from emu.walk import Step, Walk
 from kernel_model.errors import ERRNO_NAME
 from kernel_model.history import (
@@ -31,6 +33,16 @@ from kernel_model.layout import TIB, Layout
 from kernel_model.pgtable import folded_name, linux_name
 from kernel_model.words import show_size
 
+ENDS: Final = {
+    **_ENDS,
+    "reserved-bit": _ENDS["reserved-bit"] + " (bits {bits})",
+    "untold": "nobody told what this entry holds: the walk stops here",
+}
+"""What a walk comes to, if its paging is known, or its entries are not."""
+DIFFERENCE: Final = "they differ at the {entry} ({linux}) slot {slot}: {values}"
+HAS: Final = "{name} has {value}"
+HAS_NOT: Final = "{name} has not got that far"
+
 
 def step_text(step: Step, levels: int) -> str:
     """One line for one entry: both names, index, place, value, bits."""
@@ -52,7 +64,7 @@ def end_text(walk: Walk, paging: Paging) -> str:
     if walk.verdict != "reserved-bit":
         return walk.end
     level, _, entry = walk.steps[-1]
-    return f"{walk.end} (bits {paging.reserved(entry, level):#x})"
+    return ENDS["reserved-bit"].format(bits=f"{paging.reserved(entry, level):#x}")
 
 
 def rights_lines(walk: Walk, paging: Paging) -> Iterator[str]:
@@ -91,12 +103,16 @@ def difference_text(a: Walk, b: Walk, name_a: str, name_b: str, levels: int) -> 
     step_a = a.steps[at] if at < len(a.steps) else None
     step_b = b.steps[at] if at < len(b.steps) else None
     parting = step_a or step_b or a.steps[-1]
-    what = f"{ENTRY_NAME[parting.level]} ({linux_name(parting.level, levels)})"
     values = ", ".join(
-        f"{name} has {step.entry:#x}" if step else f"{name} has not got that far"
+        HAS.format(name=name, value=f"{step.entry:#x}") if step else HAS_NOT.format(name=name)
         for name, step in ((name_a, step_a), (name_b, step_b))
     )
-    return f"they differ at the {what} slot {parting.slot}: {values}"
+    return DIFFERENCE.format(
+        entry=ENTRY_NAME[parting.level],
+        linux=linux_name(parting.level, levels),
+        slot=parting.slot,
+        values=values,
+    )
 
 
 def layout_lines(layout: Layout) -> Iterator[str]:

@@ -23,6 +23,7 @@ from pagewalk.tui.moment import Moment
 from pagewalk.tui.panes import (
     CHANGED,
     CURRENT,
+    GAP,
     WALKED,
     EventsPane,
     RegistersPane,
@@ -60,7 +61,10 @@ class Help(ModalScreen[None]):
             for key in KEYS
             if key.what
         ]
-        legend = f"\n{CURRENT} current   {WALKED} on the walk that is shown   {CHANGED} changed"
+        legend = (
+            f"\n{CURRENT} current   {CHANGED} changed   {WALKED} on the walk that is shown   "
+            f"{GAP} some are left out"
+        )
         help = Static(Content("\n").join([*lines, Content.styled(legend, "$foreground-muted")]))
         help.border_title = "Keys"
         yield help

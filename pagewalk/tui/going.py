@@ -13,6 +13,7 @@ from emu.events import Delivered, Event, Executed, Faulted
 from emu.paging import VirtAddr
 from kernel_model.words import did_you_mean, is_number, parse_number
 from pagewalk.arguments import bad
+from pagewalk.entry_values import moment
 from pagewalk.playback import Playback
 from pagewalk.tui.lines import EventLines
 
@@ -37,16 +38,17 @@ def first_look(playback: Playback) -> int:
 def place(playback: Playback, at: int, text: str, argument: str) -> int | None:
     """Return the moment that is meant: an event's number, or "begin", "end", "fault"; or the next
     instruction at an address or symbol, from `at` on, and then from the beginning.
+
+    If the event was left out, it is the next one that was not.
     """
     named = {"begin": 0, "end": playback.nr_events, "fault": first_look(playback)}
     if text in named:
         return named[text]
     if text.isdecimal() and len(text) < _DIGITS:
-        first, last = playback.nr_left_out, playback.nr_left_out + playback.nr_events
-        number = int(text)
-        if not first <= number <= last:
-            bad(argument, text, f"an event from {first} to {last}")
-        return number - first
+        last = playback.nr_left_out + playback.nr_events
+        if int(text) > last:
+            bad(argument, text, f"an event's number, {last} at most")
+        return moment(playback.numbers, int(text))
     rip = address(playback, text, argument)
     around = chain(range(at + 1, playback.nr_events + 1), range(1, at + 1))
     return next((n for n in around if _rip(playback.event(n)) == rip), None)

@@ -42,9 +42,8 @@ class EventLines:
         match event:
             case None:
                 left_out = self._playback.nr_left_out
-                return Line(
-                    "beginning", f"{left_out:,} events before are left out" if left_out else "begin"
-                )
+                text = f"the beginning; {left_out:,} events are left out"
+                return Line("beginning", text if left_out else "the beginning")
             case Executed(rip, code):
                 return self._instruction(rip, code)
             case Faulted(stop, code):

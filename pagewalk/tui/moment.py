@@ -40,8 +40,8 @@ class Moment:
 
     @property
     def number(self) -> int:
-        """How many events of the whole run had happened, those that were left out among them."""
-        return self.playback.nr_left_out + self.at
+        """The event's number in the whole run, from 1 on; 0 at the beginning."""
+        return number(self.playback, self.at)
 
     @cached_property
     def paging(self) -> Paging:
@@ -128,6 +128,11 @@ class Moment:
                     return _general(event)
                 to_pass -= 1
         return None
+
+
+def number(playback: Playback, at: int) -> int:
+    """Return the number in the whole run of the event that made it `at`; 0 at the beginning."""
+    return playback.numbers[at - 1] if at else 0
 
 
 def _general(executed: Executed | None) -> dict[str, int] | None:

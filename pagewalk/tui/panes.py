@@ -19,14 +19,15 @@ from emu import Walk
 from emu.paging import ENTRY_NAME, flags_text
 from kernel_model.pgtable import folded_name
 from pagewalk.playback import Untold
-from pagewalk.render import end_text, rights_lines
+from pagewalk.render import ENDS, end_text, rights_lines
 from pagewalk.render_trace import refusal_text
 from pagewalk.tui.lines import EventLines, Kind, Line
-from pagewalk.tui.moment import Moment
+from pagewalk.tui.moment import Moment, number
 
 CURRENT: Final = "▶"
 WALKED: Final = "→"
 CHANGED: Final = "●"
+GAP: Final = "⋮"
 
 _MUTED: Final = "$foreground-muted"
 _STYLE: Final[dict[Kind, str]] = {
@@ -98,9 +99,10 @@ class EventsPane(Widget, can_focus=True):
 
     def _row(self, at: int, line: Line, width: int) -> Content:
         playback, is_current = self._moment.playback, at == self._moment.at
-        number = f"{CURRENT if is_current else ' '}{playback.nr_left_out + at:>8}"
+        here, before = number(playback, at), number(playback, max(at - 1, 0))
+        text = f"{GAP if here > before + 1 else ''}{here}"
         row = Content.assemble(
-            (number, "" if is_current else _MUTED),
+            (f"{CURRENT if is_current else ' '}{text:>9}", "" if is_current else _MUTED),
             (CHANGED if playback.changes(at) else " ", "bold $text-warning"),
             (f"{line.place:{width}}  " if line.place else "", "$text-primary"),
             (line.text, _STYLE[line.kind]),
@@ -198,8 +200,8 @@ class WalkPane(Widget):
                 (f"  at {step.entry_pa:#x}", _MUTED),
             )
         if isinstance(walk, Untold):
-            text = f"what the {ENTRY_NAME[walk.level]} at {walk.entry_pa:#x} holds was not told"
-            yield Content.styled(f"→ {text}", f"italic {_MUTED}")
+            name = f"{ENTRY_NAME[walk.level]} at {walk.entry_pa:#x}"
+            yield Content.styled(f"→ {name}: {ENDS['untold']}", f"italic {_MUTED}")
             return
         style = "$text-success" if walk.verdict == "mapped" else "bold $text-error"
         yield Content.styled(f"→ {end_text(walk, paging)}", style)

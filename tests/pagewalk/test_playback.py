@@ -120,18 +120,60 @@ def test_a_thousand_tasks_have_what_fork_copied():
 # ------------------------------------------------------------------ what is kept
 
 
-def test_what_is_kept_begins_with_the_tables_as_they_were_then():
+@pytest.fixture(scope="module")
+def whole_and_kept():
     whole, _ = play_back("trace-fault-loop", arguments(), keep=None)
-    kept, _ = play_back("trace-fault-loop", arguments(), keep=5000)
-    left_out = whole.nr_events - 5000
+    kept, _ = play_back("trace-fault-loop", arguments(), keep=2000)
+    return whole, kept
 
-    frames = {frame: whole.table(left_out, frame) for frame in whole.values.frames}
 
-    assert kept.nr_left_out == left_out
-    assert [kept.table(0, frame) for frame in frames] == list(frames.values())
-    assert kept.cr3(0) == whole.cr3(left_out)
-    assert kept.tasks(0) == whole.tasks(left_out)
-    assert kept.events == whole.events[left_out:]
+def test_the_tables_are_right_at_every_event_that_is_kept(whole_and_kept):
+    whole, kept = whole_and_kept
+    moments = range(1, kept.nr_events + 1, 61)
+
+    wrong = [
+        (at, frame)
+        for at in moments
+        for frame in whole.values.frames
+        if kept.table(at, frame) != whole.table(kept.numbers[at - 1], frame)
+    ]
+
+    assert wrong == []
+
+
+def test_so_are_cr3_and_the_tasks(whole_and_kept):
+    whole, kept = whole_and_kept
+    moments = range(1, kept.nr_events + 1)
+
+    now = [(kept.cr3(at), kept.tasks(at)) for at in moments]
+
+    assert now == [(whole.cr3(n), whole.tasks(n)) for n in kept.numbers]
+
+
+def test_the_last_events_are_kept_and_those_that_tell_most(whole_and_kept):
+    whole, kept = whole_and_kept
+    edits = [n for n, event in enumerate(whole.events, 1) if isinstance(event, Edited)]
+
+    assert (kept.nr_events, kept.nr_left_out) == (2000, whole.nr_events - 2000)
+    assert kept.events == [whole.events[number - 1] for number in kept.numbers]
+    assert list(kept.numbers[-1000:]) == list(range(whole.nr_events - 999, whole.nr_events + 1))
+    assert set(edits) <= set(kept.numbers)
+    assert len(kept.moments("fault")) == len(whole.moments("fault"))
+
+
+def test_of_a_trace_it_is_the_same(tmp_path, whole_and_kept):
+    from pagewalk.cli import main
+
+    path = str(tmp_path / "run.jsonl.zst")
+    main(["run", "trace-fault-loop", "-o", path])
+
+    whole, kept = (read_back(read_trace(path), keep=keep) for keep in (None, 2000))
+
+    assert kept.nr_events == 2000
+    assert set(whole.moments("fault")) <= set(kept.numbers)
+    assert [kept.table(2000, f) for f in whole.values.frames] == [
+        whole.table(whole.nr_events, f) for f in whole.values.frames
+    ]
 
 
 def test_backwards_is_as_good_as_forwards(played):

@@ -194,7 +194,7 @@ def test_a_file_without_registers_and_tables_has_no_guesses(tmp_path):
 
     assert "first+0x0  nop" in seen.screen
     assert "not recorded" in seen.screen
-    assert "was not told" in seen.screen
+    assert "nobody told what this entry holds" in seen.screen
 
 
 # ------------------------------------------------------------------ walks and tables
@@ -284,7 +284,7 @@ def test_an_event_that_changes_an_entry_is_marked_and_so_is_the_entry(playback):
     seen = press(playback, at=at)
 
     assert seen.moment.changed_entries == {change.entry_pa}
-    assert f"▶{at:>8}●" in seen.screen
+    assert f"▶{at:>9}●" in seen.screen
 
 
 # ------------------------------------------------------------------ going and finding
@@ -311,7 +311,7 @@ def test_behind_the_last_time_that_an_address_is_executed_comes_the_first(playba
 def test_a_number_is_gone_to_and_one_past_the_end_is_refused(playback):
     seen = press(playback, *answer("g", "98"), "escape", *answer("g", "12"))
 
-    assert seen.said == ["goto 98: expected an event from 0 to 97"]
+    assert seen.said == ["goto 98: expected an event's number, 97 at most"]
     assert seen.at == 12
 
 
@@ -395,12 +395,15 @@ def test_without_colours_the_same_is_said(playback, opened, monkeypatch):
 
 def test_of_a_long_run_the_first_events_are_left_out_and_the_others_keep_their_numbers():
     playback = play("vmemmap-subpmd", keep=50)
+    first = next(at for at in range(1, 51) if playback.numbers[at - 1] > at)
 
-    seen = press(playback, "home")
+    seen = press(playback, "home", *["j"] * first)
 
-    assert "47 events before are left out" in seen.screen
-    assert "event 47 of 97" in seen.screen
-    assert place(playback, 0, "60", "goto") == 13
+    assert "the beginning; 47 events are left out" in seen.screen
+    assert f"event {playback.numbers[first - 1]} of 97" in seen.screen
+    assert f"⋮{playback.numbers[first - 1]}" in seen.screen
+    assert place(playback, 0, "97", "goto") == 50
+    assert place(playback, 0, f"{playback.numbers[first - 1] - 1}", "goto") == first
 
 
 def test_an_event_is_its_own_cpus():
