@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput("pagewalk tui needs textual: pip install 'pagewalk[tui]'") from None
     if not is_interactive():
         raise BadInput(
-            "standard input or output is no terminal: expected one; pagewalk run --trace and "
-            "pagewalk show print instead"
+            "standard input, output or error is no terminal: expected one; pagewalk run --trace "
+            "and pagewalk show print instead"
         )
     playback = opened(args, keep)
     Stepper(playback, _start(playback, args.at)).run()
@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def is_interactive() -> bool:
-    """Tell whether there is somebody to press keys and to see what happens."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    """Tell whether somebody presses keys and sees what happens: textual draws on stderr."""
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def opened(args: argparse.Namespace, keep: int | None) -> "Playback":

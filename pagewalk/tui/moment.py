@@ -59,7 +59,8 @@ class Moment:
         """The registers before the instruction, if they are known."""
         for stop in self._stops():
             if isinstance(stop, PageFault | Trap) and stop.registers is not None:
-                return stop.registers._asdict()
+                found = stop.registers._asdict()
+                return {name: found[name] for name in (*GENERAL, "rip", "rflags")}
         return _general(self.playback.instruction(self.at))
 
     @cached_property

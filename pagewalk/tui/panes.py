@@ -6,6 +6,7 @@ something: what is current or has changed has a mark, too. Refuses to know where
 """
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Final
 
 from textual import events
@@ -28,6 +29,7 @@ CURRENT: Final = "▶"
 WALKED: Final = "→"
 CHANGED: Final = "●"
 GAP: Final = "⋮"
+_REGISTER_WIDTH: Final = 23  # columns: a mark, a name, sixteen digits, gaps
 
 _MUTED: Final = "$foreground-muted"
 _STYLE: Final[dict[Kind, str]] = {
@@ -149,21 +151,21 @@ class RegistersPane(Widget):
         return Content("\n").join(self._rows(self.size.width))
 
     def _rows(self, width: int) -> list[Content]:
-        found, changed = self._moment.registers, self._moment.changed_registers
-        if found is None:
+        found = list((self._moment.registers or {}).items())
+        if not found:
             return [Content.styled("not recorded", f"italic {_MUTED}")]
-        longest = max(map(len, found))
-        cells = [
-            self._cell(f"{name:>{longest}}", value, name in changed)
-            for name, value in found.items()
-        ]
-        nr_rows = -(-len(cells) // max(width // len(cells[0]), 1))
-        return [Content("").join(cells[row::nr_rows]) for row in range(nr_rows)]
+        nr_rows = -(-len(found) // max(width // _REGISTER_WIDTH, 1))
+        columns = [found[first : first + nr_rows] for first in range(0, len(found), nr_rows)]
+        cells = [list(self._cells(column)) for column in columns]
+        return [Content("").join(row) for row in zip_longest(*cells, fillvalue=Content(""))]
 
-    def _cell(self, name: str, value: int, changed: bool) -> Content:
-        mark, style = (CHANGED, "bold $text-warning") if changed else (" ", "")
-        digits = f"{value:016x}"
-        return Content.assemble((mark, style), (name, _MUTED), " ", (digits, style), "  ")
+    def _cells(self, column: list[tuple[str, int]]) -> Iterator[Content]:
+        longest = max(len(name) for name, _ in column)
+        for name, value in column:
+            changed = name in self._moment.changed_registers
+            mark, style = (CHANGED, "bold $text-warning") if changed else (" ", "")
+            label, digits = f"{name:>{longest}} ", f"{value:016x} "
+            yield Content.assemble((mark, style), (label, _MUTED), (digits, style))
 
 
 class WalkPane(Widget):
@@ -189,13 +191,14 @@ class WalkPane(Widget):
 
     def _lines(self, walk: Walk | Untold) -> Iterator[Content]:
         paging, changed = self._moment.paging, self._moment.changed_entries
+        width = max((len(f"{step.entry:#x}") for step in walk.steps), default=0)
         for step in walk.steps:
             names = f"{ENTRY_NAME[step.level]:5} {folded_name(step.level, paging.levels):7}"
             mark = CHANGED if step.entry_pa in changed else " "
             yield Content.assemble(
                 (mark, "bold $text-warning"),
                 (f"{names} {step.slot:3} ", "$text-primary"),
-                (f"{step.entry:#018x}", "bold" if step is walk.steps[-1] else ""),
+                (f"{step.entry:#{width}x}", "bold" if step is walk.steps[-1] else ""),
                 f" {flags_text(step.entry, step.level)}",
                 (f"  at {step.entry_pa:#x}", _MUTED),
             )

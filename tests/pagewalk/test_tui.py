@@ -74,7 +74,7 @@ def test_it_begins_at_the_fault_and_shows_the_walk_and_the_reason(playback, open
 
     assert isinstance(fault, PageFault)
     assert f"{fault.address:016x}  a write that faults, error code 0x2" in opened.screen
-    assert f"{fault.walk.steps[-1].entry:#018x}" in opened.screen
+    assert f"PML4E pgd=p4d {fault.walk.steps[-1].slot} 0x0 -  at 0x" in opened.screen
     assert "→ not present: the walk stops here" in opened.screen
 
 
@@ -208,7 +208,7 @@ def test_an_address_that_is_typed_is_walked_as_the_kernel_walks_it(played):
     seen = press(playback, *answer("a", f"{va:#x}"))
 
     found = run.kernel.walk(VirtAddr(va), task.mm)
-    entries = {f"{step.entry:#018x}" for step in found.steps}
+    entries = {f"{step.entry:#x} P " for step in found.steps}
     assert seen.moment.subject.walk == found
     assert f"{va:016x}  asked for" in seen.screen
     assert {entry for entry in entries if entry in seen.screen} == entries
@@ -423,7 +423,7 @@ def test_without_a_terminal_it_refuses():
     status, output, error = run_cli("tui", "vmemmap-subpmd", parse=False)
 
     assert (status, output) == (2, "")
-    assert "standard input or output is no terminal" in error
+    assert "is no terminal: expected one" in error
 
 
 def test_without_textual_it_says_what_to_install(monkeypatch):
