@@ -5,7 +5,7 @@ Knows what a file may be, and the header lines that say how it wants to be run:
     # pagewalk: --map 0x1000=0x2000:rw --reg rdi=0x1000
 
 Such a comment line may stand anywhere in the file; the command line outranks it. Knows the names
-of these options, and refuses to know what they mean: that is `commands.trace` and `bare`.
+of these options, and refuses to know what they mean: that is `tracing` and `bare`.
 """
 
 import argparse
