@@ -234,9 +234,9 @@ def test_tables_beyond_the_most_are_left_out_from_below(played, monkeypatch):
 
     facts, columns = document(played)
 
-    roots = [int(root, 16) >> 12 for _, root, _ in facts["tasks"]]
-    assert columns["tableFrame"][1] == sorted(roots)
-    assert facts["nrTables"] > 3
+    roots = {int(root, 16) >> 12 for _, root, _ in facts["tasks"]}
+    assert roots <= set(columns["tableFrame"][1])
+    assert (len(columns["tableFrame"][1]), facts["nrTables"]) == (3, 80)
 
 
 # ------------------------------------------------------------------ fields of an entry
