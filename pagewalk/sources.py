@@ -112,6 +112,13 @@ def header_options(text: str, file: str) -> argparse.Namespace:
     return options
 
 
+def run_options(file: str) -> argparse.Namespace:
+    """Return what a command line says that names a file, and nothing else."""
+    parser = _HeaderParser(prog="pagewalk", add_help=False, allow_abbrev=False)
+    add_run_options(parser)
+    return parser.parse_args([], argparse.Namespace(file=file))
+
+
 @contextmanager
 def one_line(file: str) -> Iterator[None]:
     """Turn what the assembler or the linker says against the source into a BadInput."""
