@@ -76,7 +76,8 @@ class TablesPane(Tree[Entry]):
         if not self.display:
             return
         entries = tuple(self._entries(paging.root, paging.levels, VirtAddr(0)))
-        title = f"CR3 {paging.cr3:#x}, {playback.task(moment.at) or 'nobody'}'s"
+        task = playback.task(moment.at)
+        title = f"CR3 {paging.cr3:#x}" + (f", {task}'s" if task else "")
         if (title, entries) == self._shown:
             return
         self._shown = title, entries

@@ -286,7 +286,8 @@ def test_an_event_that_changes_an_entry_is_marked_and_so_is_the_entry(playback):
     seen = press(playback, at=at)
 
     assert seen.moment.changed_entries == {change.entry_pa}
-    assert f"▶{at:>9}●" in seen.screen
+    assert f"▶ {at}●" in seen.screen
+    assert f"●entry at {change.entry_pa:#x}: {change.before:#x} → {change.after:#x}" in seen.screen
 
 
 # ------------------------------------------------------------------ going and finding
@@ -416,6 +417,7 @@ def test_an_event_is_its_own_cpus():
 
     assert "sync_global_pgds writes entry" in seen.screen
     assert f"CPU {playback.cpu(at)}   {playback.task(at)}" in seen.screen
+    assert seen.moment.subject is None
 
 
 # ------------------------------------------------------------------ the command
