@@ -22,7 +22,7 @@ class Forest {
     const first = tables.get(frame);
     for (let i = 0; i < ENTRIES; i++) {
       const low = halves[2 * (first + i)];
-      if ((low & 1) === 0 || !known[first + i] || (low & 0x80 && level <= 3)) continue;
+      if ((low & 0x81) !== 1 || !known[first + i]) continue; // P, and not PS
       const child = (halves[2 * (first + i) + 1] & 0xfffff) * 0x100000 + (low >>> 12);
       if (!tables.has(child)) continue;
       this.nrParents.set(child, (this.nrParents.get(child) ?? 0) + 1);
