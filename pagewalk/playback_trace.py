@@ -10,7 +10,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
-from itertools import chain, islice
+from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +28,7 @@ from emu.events import (
     Invalidated,
     Walked,
 )
-from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, P, Paging, PhysAddr, maps_page
+from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, Paging, PhysAddr
 from pagewalk.entry_values import EntryValues, moment, nr_last
 from pagewalk.playback import Playback, Since
 from pagewalk.render_show import end_lines, header_line
@@ -177,9 +177,11 @@ class _Told:
         while True:
             tables |= level_of.keys()
             values = self._tell(tables)
-            below = dict(
-                chain.from_iterable(_below(values, *one) for one in list(level_of.items()))
-            )
+            below = {
+                frame: level - 1
+                for table, level in level_of.items()
+                for frame in values.below(table, level)
+            }
             if below.keys() <= level_of.keys():
                 return values
             level_of = below | level_of
@@ -229,10 +231,3 @@ def _entries_read(event: Event) -> Iterator[tuple[int, PhysAddr, int]]:
     for stop in stops:
         walk = getattr(stop, "walk", None)
         yield from walk.steps if walk else ()
-
-
-def _below(values: EntryValues, table: int, level: int) -> Iterator[tuple[int, int]]:
-    """Yield the tables that a table's entries lead to, or led to once, with their level."""
-    for entry in values.ever(table):
-        if entry & P and not maps_page(entry, level):
-            yield entry & ADDRESS, level - 1

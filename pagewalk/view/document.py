@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from emu.events import Accessed, Delivered, Event, Faulted, Walked
-from emu.paging import ADDRESS, ENTRIES, ENTRY_NAME, FRAME_SIZE, P, Paging, maps_page, page_size
+from emu.paging import ENTRIES, ENTRY_NAME, FRAME_SIZE, Paging, page_size
 from kernel_model.pgtable import folded_name, linux_name
 from kernel_model.words import show_size
 from pagewalk.entry_fields import fields
@@ -156,12 +156,7 @@ def _tables(playback: Playback) -> list[int]:
         if table not in known or table in found:
             continue
         found[table] = None
-        if level > 1:
-            waiting += (
-                (entry & ADDRESS, level - 1)
-                for entry in playback.values.ever(table)
-                if entry & P and not maps_page(entry, level)
-            )
+        waiting += ((below, level - 1) for below in playback.values.below(table, level))
     return sorted(found)
 
 

@@ -87,6 +87,7 @@ class Timeline {
     const { run } = this;
     const { nrEvents } = run.facts;
     this.slider.value = run.at;
+    byId("state").replaceChildren(...this.state());
     const total = nrEvents + run.facts.nrLeftOut;
     const where = run.at === 0 ? "the beginning" : `event ${grouped(run.number(run.at))}`;
     this.slider.setAttribute("aria-valuetext", `${where} of ${grouped(total)}`);
@@ -106,7 +107,6 @@ class Timeline {
       const below = current.offsetTop + current.offsetHeight - listing.clientHeight;
       listing.scrollTop = Math.min(current.offsetTop, Math.max(0, below + 40));
     }
-    byId("state").replaceChildren(...this.state());
   }
 
   row(at) {
