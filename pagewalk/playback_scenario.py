@@ -288,8 +288,11 @@ class Capture:
         if self._keep is None:
             return
         if behind and not isinstance(event, Edited):
-            shape = chunk.shapes[chunk.instructions[behind - 1]]
-            self._telling[self._at + int(rows[behind - 1]) + 1] = chunk.cpu, shape
+            executed = chunk.shapes[chunk.instructions[behind - 1]]
+            if chunk.registers is not None:
+                registers = tuple(chunk.registers[behind - 1].tolist())
+                executed = executed._replace(registers=registers)
+            self._telling[self._at + int(rows[behind - 1]) + 1] = chunk.cpu, executed
         self._telling[at] = chunk.cpu, event
         while len(self._telling) > self._keep // 2:
             del self._telling[next(iter(self._telling))]

@@ -127,11 +127,16 @@ class Moment:
                 return
 
     def _registers_before(self) -> dict[str, int] | None:
-        """Return the registers before the instruction before this one, on the same CPU."""
+        """Return the registers before the instruction before this one, on the same CPU.
+
+        If something between them was left out, nobody knows which instruction that was.
+        """
         playback, cpu = self.playback, self.playback.cpu(self.at)
         to_pass = 0 if next(self._stops(), None) else 1
         for at in range(self.at, 0, -1):
             event = playback.event(at)
+            if number(playback, self.at) - number(playback, at) > self.at - at:
+                return None
             if isinstance(event, Executed) and playback.cpu(at) == cpu:
                 if not to_pass:
                     return _general(event)

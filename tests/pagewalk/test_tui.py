@@ -409,6 +409,15 @@ def test_of_a_long_run_the_first_events_are_left_out_and_the_others_keep_their_n
     assert place(playback, 0, f"{playback.numbers[first - 1] - 1}", "goto") == first
 
 
+def test_an_instruction_that_was_kept_for_what_it_changed_has_its_registers():
+    whole, kept = play("vmemmap-subpmd"), play("vmemmap-subpmd", keep=50)
+    at = next(n for n in moments(kept, Executed) if kept.numbers[n] > n + 1)
+
+    assert kept.event(at) == whole.event(kept.numbers[at - 1])
+    assert Moment(kept, at).registers == Moment(whole, kept.numbers[at - 1]).registers
+    assert Moment(kept, at).changed_registers == frozenset()
+
+
 def test_an_event_is_its_own_cpus():
     playback = play("sync-race")
     at = moments(playback, Edited)[-1]
