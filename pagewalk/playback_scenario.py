@@ -1,15 +1,14 @@
 """A playback of a kernel that runs now: recorded while it does.
 
-Knows how one learns what its tables hold: from RAM when a table is first met, and from then on from
-every event that writes an entry. RAM is looked at only while the guest stands still, which is when
-Python writes entries for the kernel. Refuses to know what is asked of it (`playback`).
+Knows how one learns what its tables hold: from RAM when a table is first met (`kernel_tables`), and
+from then on from every event that writes an entry. Refuses to know what is asked of it
+(`playback`).
 """
 
 from bisect import bisect_right
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,12 +25,13 @@ from emu.events import (
     Walked,
     controls_after,
 )
-from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, PS, U64, P, Paging, PhysAddr
+from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, Paging, PhysAddr
 from emu.trace import Kept
 from kernel_model.auditing import per_mm
 from pagewalk.entry_values import EntryValues, moment, nr_last
+from pagewalk.kernel_tables import KernelTables, Look, Seen
 from pagewalk.playback import Playback, Since
-from pagewalk.recording import recording, tables
+from pagewalk.recording import recording
 from pagewalk.traces.rows import order
 
 if TYPE_CHECKING:
@@ -41,85 +41,21 @@ if TYPE_CHECKING:
     from kernel_model.scenarios.spec import Scenario, Settings
 
 MOST_EVENTS: Final = 100_000
-"""How many events are kept if nobody says otherwise: the last ones."""
+"""How many events are kept if nobody says otherwise."""
 
 _TELLING: Final = (Cr3Switch, Delivered, Edited, Faulted)
-_Seen = list[tuple[int, bytes]]
-"""Frames, and what RAM held there."""
-
-
-@dataclass(slots=True)
-class _Note:
-    """What was found in RAM when Python wrote entries: of frames that had been no table, and of
-    others."""
-
-    new: _Seen = field(default_factory=list)
-    again: _Seen = field(default_factory=list)
-
-
-class _Tables:
-    """The frames that are or were tables, as they are met; RAM is read as it is now."""
-
-    def __init__(self, kernel: "Kernel") -> None:
-        self._memory: Final = kernel.memory
-        self._held: Final[dict[int, bytes]] = {}
-        self._level: Final[dict[int, int]] = {}
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __contains__(self, frame: int) -> bool:
-        return frame in self._held
-
-    @property
-    def frames(self) -> NDArray[np.uint64]:
-        """All of them, lowest first."""
-        return np.array(sorted(self._held), np.uint64)
-
-    def reach(self, frame: int, level: int) -> _Seen:
-        """Meet a table of `level` and all below it; return those that RAM has something new of."""
-        seen: _Seen = []
-        waiting = [(frame, level)]
-        while waiting:
-            frame, level = waiting.pop()
-            if not self._memory.holds(frame, FRAME_SIZE):
-                continue
-            seen += self.look(frame)
-            if frame not in self._level:
-                self._level[frame] = level
-                waiting += self.below(frame, self._words(frame))
-        return seen
-
-    def look(self, frame: int) -> _Seen:
-        """Read a table; return it if it holds something else than when it was read last."""
-        held = self._memory.peek(frame, FRAME_SIZE)
-        if self._held.get(frame) == held:
-            return []
-        self._held[frame] = held
-        return [(frame, held)]
-
-    def below(self, pa: int, entries: NDArray[np.uint64]) -> list[tuple[int, int]]:
-        """Return the tables that entries from `pa` on lead to, with their level."""
-        level = self._level.get(pa & -FRAME_SIZE, 0)
-        if level < 2:
-            return []
-        lead = entries[entries & np.uint64(P | PS) == P] & np.uint64(ADDRESS)
-        return [(frame, level - 1) for frame in np.unique(lead).tolist()]
-
-    def _words(self, frame: int) -> NDArray[np.uint64]:
-        return np.frombuffer(self._held[frame], np.uint64)
 
 
 class Capture:
     """Records a kernel, for a playback of `keep` events at most; of all if that is None.
 
+        capture = Capture(keep=100_000)
+        with capture.recording(kernel):
+            ...
+        playback = capture.playback("title", "ending")
+
     They are the last ones, and, for up to a half of `keep`, those before them that tell most:
     faults, other CR3s, and whatever changes a table, each with its instruction.
-
-    capture = Capture(keep=100_000)
-    with capture.recording(kernel):
-        ...
-    playback = capture.playback("title", "ending")
     """
 
     def __init__(self, *, keep: int | None = MOST_EVENTS, registers: bool = False) -> None:
@@ -128,13 +64,9 @@ class Capture:
         self._kept: Final = Kept(keep)
         self._telling: Final[dict[int, tuple[int, Event]]] = {}  # number -> CPU, event
         self._values: Final = EntryValues()
-        self._notes: Final[deque[_Note]] = deque()
+        self._looks: Final[deque[Look]] = deque()  # one for each edit that has not come in yet
         self._edits: Final[list[int]] = []  # the moments right after them
         self._pagings: Final[dict[int, list[tuple[int, Paging]]]] = {}
-        self._roots: dict[int, str] = {}
-        self._root_events: Final[list[tuple[int, int, str | None]]] = []  # as `Since`, by edits
-        self._last_edit: Final[dict[int, int]] = defaultdict(int)  # of a frame, counted from 1
-        self._roots_of: tuple[int, ...] = ()  # when the roots were found: what had happened then
         self._at = 0
         self.instructions = 0
 
@@ -148,24 +80,23 @@ class Capture:
     def recording(self, kernel: "Kernel") -> Iterator[None]:
         """Record what the body has the kernel do."""
         self._kernel = kernel
-        self._tables = _Tables(kernel)
+        self._tables = tables = KernelTables(kernel)
         for nr, cpu in enumerate(kernel.machine.cpus):
             self._pagings[nr] = [(0, cpu.paging)]
-        self._saw(0, self._find_roots(0))
+        self._saw(0, tables.find_roots())
         writers = kernel.pgtable.writers
         with recording(kernel, registers=self._registers, sink=self._take):
-            told, nr = writers.watcher, 0
+            told = writers.watcher
             assert told is not None
 
-            def watch(pa: int, nr_entries: int, by: str) -> None:
-                nonlocal nr
-                nr += 1
-                self._notes.append(self._look(pa, nr_entries, nr))
-                told(pa, nr_entries, by)
+            def watch(pa: int, nr: int, by: str) -> None:
+                self._looks.append(tables.edited(pa, nr))
+                told(pa, nr, by)
 
             writers.watcher = watch
             yield
-        self._saw(self._at, self._find_roots(nr + 1))
+        tables.edits += 1  # whoever goes after the last one
+        self._saw(self._at, tables.find_roots())
 
     def playback(self, title: str, ending: str) -> Playback:
         """Return what was recorded."""
@@ -216,45 +147,9 @@ class Capture:
         moments = [0, *self._edits, self._at]
         found = [
             Since(moment(numbers, moments[min(edit, len(moments) - 1)]), PhysAddr(root), name)
-            for edit, root, name in self._root_events
+            for edit, root, name in self._tables.names
         ]
         return sorted(found, key=lambda one: one.at)
-
-    # -- while the guest stands still
-
-    def _look(self, pa: int, nr: int, edit: int) -> _Note:
-        """Note what RAM holds, in and below a table of which Python has just written entries."""
-        note, tables, frame = _Note(), self._tables, pa & -FRAME_SIZE
-        entries = np.array(self._kernel.memory.words[pa >> 3 : (pa >> 3) + nr], np.uint64)
-        if frame in tables:
-            note.again += tables.look(frame)
-        else:
-            ((_, held),) = tables.look(frame)
-            offset = pa - frame
-            empty = bytes(min(ENTRY_SIZE * nr, FRAME_SIZE - offset))  # as tables begin
-            note.new.append((frame, held[:offset] + empty + held[offset + len(empty) :]))
-        self._last_edit[frame] = edit
-        for child, level in tables.below(pa, entries):
-            note.again += tables.reach(child, level)
-        note.again += self._find_roots(edit)
-        return note
-
-    def _find_roots(self, edit: int) -> _Seen:
-        """Note which tables have come and gone; return what RAM holds of the new ones."""
-        kernel, seen = self._kernel, _Seen()
-        state = len(kernel.history), len(kernel.pgd_list), len(kernel.outside)
-        if self._roots_of == state:
-            return seen
-        self._roots_of = state
-        roots: dict[int, str] = dict(tables(kernel))
-        for root, name in roots.items():
-            if self._roots.get(root) != name:
-                self._root_events.append((min(self._last_edit[root], edit), root, name))
-                seen += self._tables.reach(root, kernel.layout.levels)
-        gone = self._roots.keys() - roots.keys()
-        self._root_events.extend((edit, root, None) for root in gone)
-        self._roots = roots
-        return seen
 
     # -- while what was recorded comes in
 
@@ -302,10 +197,10 @@ class Capture:
                 if step.after != step.before:
                     self._values.wrote(at, step.entry_pa, (step.after,))
         elif isinstance(event, Edited):
-            note = self._notes.popleft()
-            self._saw(at, note.new)
+            look = self._looks.popleft()
+            self._saw(at, look.before)
             self._values.wrote(at, event.entry_pa, event.entries)
-            self._saw(at, note.again)
+            self._saw(at, look.after)
             self._edits.append(at)
         elif isinstance(event, Delivered):
             for pa, value in event.delivery.stores.items():
@@ -322,11 +217,11 @@ class Capture:
         self._values.wrote_bytes(at, pa, size, value)
         entry_pa = pa & -ENTRY_SIZE
         entry = self._values.latest(entry_pa)
-        for child, level in self._tables.below(entry_pa, np.array([entry or 0], np.uint64)):
+        for child, level in self._tables.below(entry_pa, [entry or 0]):
             if child not in self._tables:
                 self._saw(at, self._tables.reach(child, level))
 
-    def _saw(self, at: int, seen: _Seen) -> None:
+    def _saw(self, at: int, seen: Seen) -> None:
         for frame, held in seen:
             self._values.saw(at, frame, np.frombuffer(held, np.uint64))
 
