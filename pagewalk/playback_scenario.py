@@ -5,7 +5,6 @@ from then on from every event that writes an entry. Refuses to know what is aske
 (`playback`).
 """
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from emu import trace
 from emu.events import (
     Accessed,
     Cr3Switch,
     Delivered,
     Edited,
     Event,
-    Faulted,
     Invalidated,
     Walked,
     controls_after,
 )
 from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, Paging, PhysAddr
-from emu.trace import Kept
 from kernel_model.auditing import per_mm
-from pagewalk.entry_values import EntryValues, moment, nr_last
+from pagewalk.chosen_events import MOST, TELLING, Kept, choose, moment
+from pagewalk.entry_values import EntryValues
 from pagewalk.kernel_tables import KernelTables, Look, Seen
 from pagewalk.playback import Playback, Since
 from pagewalk.recording import recording
@@ -39,11 +38,6 @@ if TYPE_CHECKING:
     from kernel_model import Kernel
     from kernel_model.scenarios.outcome import ScenarioRun
     from kernel_model.scenarios.spec import Scenario, Settings
-
-MOST_EVENTS: Final = 100_000
-"""How many events are kept if nobody says otherwise."""
-
-_TELLING: Final = (Cr3Switch, Delivered, Edited, Faulted)
 
 
 class Capture:
@@ -58,11 +52,11 @@ class Capture:
     faults, other CR3s, and whatever changes a table, each with its instruction.
     """
 
-    def __init__(self, *, keep: int | None = MOST_EVENTS, registers: bool = False) -> None:
+    def __init__(self, *, keep: int | None = MOST, registers: bool = False) -> None:
         self._keep: Final = keep
         self._registers: Final = registers
-        self._kept: Final = Kept(keep)
-        self._telling: Final[dict[int, tuple[int, Event]]] = {}  # number -> CPU, event
+        self._chunks: Final = trace.Kept(keep)
+        self._telling: Final[dict[int, Kept]] = {}  # by number
         self._values: Final = EntryValues()
         self._looks: Final[deque[Look]] = deque()  # one for each edit that has not come in yet
         self._edits: Final[list[int]] = []  # the moments right after them
@@ -100,15 +94,16 @@ class Capture:
 
     def playback(self, title: str, ending: str) -> Playback:
         """Return what was recorded."""
-        numbers, events, cpus = self._chosen()
+        kept = self._chosen()
+        numbers = [one.number for one in kept]
         self._values.keep(numbers)
         return Playback(
             title=title,
             ending=ending,
-            events=events,
-            cpus=cpus,
+            events=[one.event for one in kept],
+            cpus=[one.cpu for one in kept],
             numbers=numbers,
-            nr_left_out=self._at - len(events),
+            nr_left_out=self._at - len(kept),
             nr_instructions=self.instructions,
             pagings={
                 cpu: [(moment(numbers, at), paging) for at, paging in known]
@@ -123,24 +118,9 @@ class Capture:
             own_slots=frozenset(slot for slot in range(ENTRIES) if per_mm(self._kernel, slot)),
         )
 
-    def _chosen(self) -> tuple[list[int], list[Event], list[int]]:
-        """Return the events that are kept: their numbers, themselves, and their CPUs."""
-        events: list[Event] = []
-        cpus: list[int] = []
-        for chunk in self._kept.drain():
-            events += chunk.events()
-            cpus += [chunk.cpu] * len(chunk)
-        if self._keep is None:
-            return list(range(1, self._at + 1)), events, cpus
-        telling = sorted(self._telling)
-        last = nr_last(telling, self._at, self._keep)
-        del telling[bisect_right(telling, self._at - last) :]
-        numbers = [*telling, *range(self._at - last + 1, self._at + 1)]
-        return (
-            numbers,
-            [*(self._telling[n][1] for n in telling), *events[len(events) - last :]],
-            [*(self._telling[n][0] for n in telling), *cpus[len(cpus) - last :]],
-        )
+    def _chosen(self) -> list[Kept]:
+        last = [(c.cpu, event) for c in self._chunks.drain() for event in c.events()]
+        return choose(sorted(self._telling.values()), last, self._at, self._keep)
 
     def _names(self, numbers: Sequence[int]) -> list[Since]:
         """Return whose the roots were, and from which moment on."""
@@ -155,7 +135,7 @@ class Capture:
 
     def _take(self, chunk: "Chunk") -> None:
         """Learn from a chunk's events what they write into tables."""
-        self._kept(chunk)
+        self._chunks(chunk)
         accesses, rows = chunk.accesses, order(chunk)
         frames = self._tables.frames
         stores = np.flatnonzero(
@@ -171,7 +151,7 @@ class Capture:
             at, nr_changes = self._at + row + 1, len(self._values.changes)
             event = _accessed(fact[1]) if isinstance(fact[1], np.void) else fact[1]
             self._learn(at, chunk.cpu, event)
-            if len(self._values.changes) > nr_changes or isinstance(event, _TELLING):
+            if len(self._values.changes) > nr_changes or isinstance(event, TELLING):
                 self._tell(at, chunk, event, fact[0], rows[0])
         self._at += len(chunk)
         self.instructions += len(chunk.instructions)
@@ -184,8 +164,9 @@ class Capture:
             return
         if behind and not isinstance(event, Edited):
             shape = chunk.shapes[chunk.instructions[behind - 1]]
-            self._telling[self._at + int(rows[behind - 1]) + 1] = chunk.cpu, shape
-        self._telling[at] = chunk.cpu, event
+            number = self._at + int(rows[behind - 1]) + 1
+            self._telling[number] = Kept(number, chunk.cpu, shape)
+        self._telling[at] = Kept(at, chunk.cpu, event)
         while len(self._telling) > self._keep // 2:
             del self._telling[next(iter(self._telling))]
 
@@ -235,7 +216,7 @@ def play_back(
     scenario: str,
     arguments: dict[str, object],
     *,
-    keep: int | None = MOST_EVENTS,
+    keep: int | None = MOST,
     registers: bool = False,
 ) -> "tuple[Playback, ScenarioRun]":
     """Play a scenario and return its playback, and the run, whose kernel is still there."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from kernel_model.scenarios.spec import SCHEMA
 from kernel_model.words import did_you_mean
 from pagewalk.arguments import BadInput, bad, number
+from pagewalk.chosen_events import MOST
 from pagewalk.playing import add_scenario_options, scenario_arguments
 from pagewalk.traces.files import FORMATS, format_of
 
@@ -43,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", help="the page (default: the name, with .html behind it)"
     )
     parser.add_argument(
-        "--events", metavar="N|all", default="100000", help="how many events (default: 100000)"
+        "--events", metavar="N|all", default=str(MOST), help=f"how many events (default: {MOST})"
     )
     add_scenario_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
