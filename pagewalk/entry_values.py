@@ -5,7 +5,7 @@ that had happened. Refuses to know which event changes what, and which frames ar
 (`playback_sources`). Where nobody has told, a value is None.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -13,31 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, PS, U64, P, PhysAddr
+from pagewalk.chosen_events import moment
 
 Words = Sequence[int] | NDArray[np.uint64]
 
 _UNHEARD, _KNOWN, _LOST = range(3)  # of a word; lost is one that was written only in part
-
-
-def moment(numbers: Sequence[int], at: int) -> int:
-    """Return how many of the events with these numbers had happened when all had that go into `at`.
-
-    That is with the next of them, at the end the last; 0 is before the first.
-    """
-    if not numbers or at < numbers[0]:
-        return 0
-    return min(bisect_left(numbers, at) + 1, len(numbers))
-
-
-def nr_last(telling: Sequence[int], total: int, most: int) -> int:
-    """Return how many of the last events fit into `most`, beside the telling ones before them.
-
-    `telling` are the numbers of these, in order, of all `total` events: `most` / 2 at most.
-    """
-    last = min(most, total)
-    while last + bisect_right(telling, total - last) > most:
-        last = most - bisect_right(telling, total - last)
-    return last
 
 
 class Change(NamedTuple):

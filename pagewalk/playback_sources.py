@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from kernel_model.words import did_you_mean
 from pagewalk.arguments import bad, number
+from pagewalk.chosen_events import MOST
 from pagewalk.playing import add_scenario_options, scenario_arguments
 from pagewalk.traces.files import FORMATS, format_of
 
@@ -30,7 +31,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name from `pagewalk list`, a trace file, or an assembly source",
     )
     parser.add_argument(
-        "--events", metavar="N|all", default="100000", help="how many events (default: 100000)"
+        "--events", metavar="N|all", default=str(MOST), help=f"how many events (default: {MOST})"
     )
     add_scenario_options(parser)
 
