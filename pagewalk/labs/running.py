@@ -7,18 +7,21 @@ to know what it should do. The options in the file's own header lines do not cou
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from emu.paging import ENTRY_SIZE
+from emu.paging import ENTRY_SIZE, PhysAddr
+from pagewalk.labs.bench import HLT, LOAD, ROUTINES, STORE
 from pagewalk.labs.board import DIRECT, KERNEL_SLOTS
 from pagewalk.labs.lab import Lost
 
 if TYPE_CHECKING:
-    from emu import Cpu, PhysMemory
+    from emu import Cpu, PhysMemory, Stop
 
 STEPS: Final = 100_000
 """How many steps a call may take."""
 RAM: Final = 64 << 20
 FREE: Final = 32 << 20
 """From here up, RAM is the tool's: code, stack, tables."""
+_ROUTINES_PA: Final = PhysAddr(FREE)
+_ROUTINES_VA: Final = 0xFFFF_FFFF_8000_0000  # in the slot of the code, which every root has
 
 
 class Routine:
@@ -32,13 +35,13 @@ class Routine:
         from pagewalk.bare import Bare, Wanted, read_maps
         from pagewalk.sources import assemble_source
 
-        direct = f"{DIRECT:#x}=0+{RAM:#x}:rw"
+        own = f"{DIRECT:#x}=0+{RAM:#x}:rw", f"{_ROUTINES_VA:#x}={_ROUTINES_PA:#x}:rx"
         wanted = Wanted(
             levels=4,
             ram=RAM,
             user=False,
             entry=entry,
-            maps=read_maps((direct, *maps), RAM, 4),
+            maps=read_maps((*own, *maps), RAM, 4),
             registers={},
         )
         try:
@@ -48,6 +51,7 @@ class Routine:
         self._file: Final = file
         self._paging: Final = self.cpu.paging
         self._rsp: Final = self.cpu.registers.rsp
+        self.memory.write(_ROUTINES_PA, ROUTINES)
 
     @property
     def cpu(self) -> "Cpu":
@@ -61,8 +65,6 @@ class Routine:
 
     def put(self, words: Mapping[int, int]) -> None:
         """Store words in RAM, by their physical addresses."""
-        from emu import PhysAddr
-
         for pa, word in words.items():
             self.memory.write_u64(PhysAddr(pa), word)
 
@@ -71,6 +73,18 @@ class Routine:
         words, own = self.memory.words, self._paging.root // ENTRY_SIZE
         for slot in KERNEL_SLOTS[self._paging.levels]:
             words[root // ENTRY_SIZE + slot] = words[own + slot]
+
+    def load(self, va: int) -> "Stop":
+        """Have the CPU load 8 bytes between two calls; they are in Returned."""
+        return self._touch(LOAD, va, 0)
+
+    def store(self, va: int, word: int) -> "Stop":
+        """Have the CPU store 8 bytes between two calls."""
+        return self._touch(STORE, va, word)
+
+    def _touch(self, routine: int, va: int, word: int) -> "Stop":
+        code = _ROUTINES_VA + routine
+        return self.cpu.run(code, returns_to=code + HLT, rdi=va, rax=word)
 
     def call(self, **registers: int) -> int:
         """Call the function, and return RAX; Lost, with the reason, if it does not return."""
