@@ -24,6 +24,8 @@ _OWN: Final = 1 << 20  # bytes of RAM behind the lab's, for the routines and the
 _SLOT: Final = 300
 """The top-level entry that every root lends to the routines; no lab uses it."""
 
+_MARK: Final = 0x6B72616D  # no lab's word
+
 
 class Bench:
     """RAM that holds `words`, and a CPU. Load CR3 before the first access."""
@@ -90,6 +92,12 @@ class Bench:
         if not isinstance(stop, Returned):
             raise Lost(f"with CR3 = {self.cr3:#x}, a load from {va:#x} fails: {stop_text(stop)}")
         return stop.value
+
+    def check_translation(self, va: int, pa: int) -> None:
+        """Put a mark at `pa`, and have the CPU load from `va`; Lost unless it finds the mark."""
+        self.put(pa, _MARK)
+        if self.value(va) != _MARK:
+            raise Lost(f"the CPU, loading from {va:#x}, does not find what is put at pa {pa:#x}")
 
     def _run(self, routine: int, va: int, word: int = 0) -> "Stop":
         code = self._code + routine
