@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from emu.paging import ENTRY_SIZE, PhysAddr
-from pagewalk.labs.bench import HLT, LOAD, ROUTINES, STORE
+from pagewalk.labs.bench import HLT, LOAD, ROUTINES, STORE, stop_text
 from pagewalk.labs.board import DIRECT, KERNEL_SLOTS
 from pagewalk.labs.lab import Lost
 
@@ -81,6 +81,15 @@ class Routine:
     def store(self, va: int, word: int) -> "Stop":
         """Have the CPU store 8 bytes between two calls."""
         return self._touch(STORE, va, word)
+
+    def value(self, va: int) -> int:
+        """Have the CPU load 8 bytes and return them; Lost if it cannot."""
+        from emu import Returned
+
+        stop = self.load(va)
+        if not isinstance(stop, Returned):
+            raise Lost(f"after {self._file} has run, a load from {va:#x} fails: {stop_text(stop)}")
+        return stop.value
 
     def _touch(self, routine: int, va: int, word: int) -> "Stop":
         code = _ROUTINES_VA + routine
