@@ -45,7 +45,10 @@ class Routine:
             registers={},
         )
         try:
-            self._bare: Final = Bare(assemble_source(text, file, {}), file, wanted)
+            program = assemble_source(text, file, {})
+            if entry not in program.symbols:
+                raise Lost(f"{file} has no function {entry}")
+            self._bare: Final = Bare(program, file, wanted)
         except BadInput as error:
             raise Lost(str(error)) from None
         self._file: Final = file

@@ -37,6 +37,18 @@ def test_the_teacher_s_answers_earn_all_points(name, seed, tmp_path):
     assert points == find(name).points
 
 
+@pytest.mark.slow
+@every_lab
+@pytest.mark.parametrize("seed", [str(number) for number in range(100)])
+def test_the_teacher_s_answers_earn_all_points_with_other_seeds(name, seed, tmp_path):
+    write(tmp_path, find(name), seed)
+    fill(tmp_path, solved(find(name), seed))
+
+    _, reasons = earned(tmp_path, name, seed)
+
+    assert {title: reason for title, reason in reasons.items() if reason} == {}
+
+
 @every_lab
 @every_seed
 def test_a_directory_that_nobody_filled_in_earns_nothing(name, seed, tmp_path):

@@ -164,8 +164,9 @@ def _check_scan(text: str) -> None:
     memory = routine.memory
     first = walk(memory.read_u64, routine.cpu.paging, VirtAddr(_SCAN_VA)).steps[-1].entry_pa
     dirty: set[int] = set()
-    for turn in (1, 2, 3):
-        touched = sorted(dice.sample(range(_PAGES), dice.between(2, 5)))
+    some = dice.sample(range(_PAGES), _PAGES // 2)
+    others = [page for page in range(_PAGES) if page not in some]
+    for turn, touched in enumerate((sorted(some), sorted([*others, some[0]]), sorted(some)), 1):
         for page in touched:
             va = _SCAN_VA + page * FRAME_SIZE
             if dice.below(2):
