@@ -2,7 +2,7 @@
 
 Judges the parts from FIRST on, one after the other, and prints for each a line of JSON: null, or
 the reason for the lost points. It may die of what it runs, or run for ever: `checking` looks after
-that. Its memory is limited here.
+that.
 """
 
 import json
@@ -16,8 +16,6 @@ from pagewalk.labs import find
 from pagewalk.labs.lab import Lost, Part
 from pagewalk.labs.submission import Submission
 from pagewalk.sources import shown
-
-_MOST_MEMORY: Final = 6 << 30  # address space: two machines' RAM, and what the engine reserves
 
 _LONGEST: Final = 300  # characters of a reason: a student's line can be of any length
 
@@ -43,9 +41,6 @@ def _line(text: str) -> str:
 def main(directory: str, name: str, seed: str, first: str) -> None:
     """Judge the parts from the one with number `first` (from 0) on."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = _MOST_MEMORY if hard == resource.RLIM_INFINITY else min(hard, _MOST_MEMORY)
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     lab = find(name)
     assert lab is not None
     submission = Submission(Path(directory))

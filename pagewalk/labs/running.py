@@ -4,7 +4,9 @@ Knows how to call a function of a `.S` file, and what is told of one that does n
 to know what it should do. The options in the file's own header lines do not count here.
 """
 
-from collections.abc import Iterable, Mapping
+import resource
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from emu.paging import ENTRY_SIZE, PhysAddr
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 STEPS: Final = 100_000
 """How many steps a call may take."""
+_MOST_MEMORY: Final = 1 << 28  # bytes, for the assembler
 RAM: Final = 64 << 20
 FREE: Final = 32 << 20
 """From here up, RAM is the tool's: code, stack, tables."""
@@ -45,7 +48,8 @@ class Routine:
             registers={},
         )
         try:
-            program = assemble_source(text, file, {})
+            with _limited_memory():
+                program = assemble_source(text, file, {})
             if entry not in program.symbols:
                 raise Lost(f"{file} has no function {entry}")
             self._bare: Final = Bare(program, file, wanted)
@@ -115,3 +119,20 @@ class Routine:
         if not isinstance(stop, Returned):
             raise Lost(f"{self._file} does not return: {with_symbol(stop, self._bare.symbol)}")
         return stop.value
+
+
+@contextmanager
+def _limited_memory() -> Iterator[None]:
+    """Have an allocation beyond _MOST_MEMORY fail: a few lines can ask for any number of bytes.
+
+    Only the assembler is limited so: a machine's RAM is a terabyte of addresses, and hardly used.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    limits = [n for n in (used + _MOST_MEMORY, soft, hard) if n != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pagewalk.labs import find
+from pagewalk.labs import find, labs
 from pagewalk.labs.checking import check
 from pagewalk.labs.directory import Given, solved, write
 from pagewalk.labs.judge import judge
@@ -69,7 +69,7 @@ def test_an_answer_that_is_none_is_shown_with_what_was_expected(directory, value
         (f"root = {BIG}", "answers.toml is not TOML"),
         ("root = 1\nroot = 2", "answers.toml is not TOML"),
         ("root = " + "[" * 9999, "answers.toml is not TOML"),
-        (".".join("a" * 9999) + " = 1", "root is not answered"),
+        (".".join("a" * 999) + " = 1", "root is not answered"),
         ("#" * (MOST_TOML + 1), "answers.toml: more than"),
     ],
 )
@@ -158,7 +158,35 @@ def test_a_source_that_is_none_loses_its_part_alone(directory, text, words):
     assert set(found.values()) == {None}
 
 
+def test_a_source_that_asks_for_all_memory_is_refused(directory):
+    sections = "".join(f'.section .d{n}, "aw"\n.zero 1 << 24\n' for n in range(100))
+    (directory / "load_under.S").write_text(f"load_under: ret\n{sections}")
+
+    found = reasons(directory)
+
+    assert found["load_under.S"] == "this takes more memory than there is for it"
+
+
+def test_a_reason_is_no_longer_than_a_line(directory):
+    (directory / "load_under.S").write_text("x" * (MOST_SOURCE - 1))
+
+    found = reasons(directory)
+
+    assert len(found["load_under.S"]) < 400
+
+
 # ------------------------------------------------------------------ a process of its own
+
+
+@pytest.mark.parametrize("name", [lab.name for lab in labs()])
+def test_a_process_of_its_own_judges_as_this_one_does(name, tmp_path):
+    write(tmp_path, find(name), "ada")
+    for file, text in solved(find(name), "ada").items():
+        (tmp_path / file).write_text(text)
+
+    report = check(tmp_path, Given(find(name), "ada"))
+
+    assert [result.reason for result in report.results if result.reason] == []
 
 
 def test_a_part_that_ends_the_emulator_is_lost_and_the_others_are_not(directory):
