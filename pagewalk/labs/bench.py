@@ -1,7 +1,7 @@
-"""A CPU over a lab's words: CR3 is written, then it makes one access at a time.
+"""A CPU over a lab's words: it makes one access at a time, under a CR3 that is given or left.
 
-Knows how to have code under any root, and leaves the TLB alone, as long as nobody writes CR3.
-Refuses to know what an access is to show. What a student's answer makes impossible is Lost.
+Knows how to have code under any root. Writing CR3 invalidates the TLB, and nothing else does unless
+asked to. Refuses to know what an access is to show. What an answer makes impossible is Lost.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ _MARK: Final = 0x6B72616D  # no lab's word
 
 
 class Bench:
-    """RAM that holds `words`, and a CPU. Load CR3 before the first access."""
+    """RAM that holds `words`, and a CPU."""
 
     def __init__(self, ram: int, words: Mapping[int, int], *, levels: int = 4) -> None:
         from emu import Machine, VirtAddr, map_page
@@ -72,36 +72,30 @@ class Bench:
         """Return the 8 bytes at `pa`; Lost if the lab has no RAM there."""
         return int.from_bytes(self._machine.memory.read(self._in_ram(pa), 8), "little")
 
-    def load(self, va: int) -> "Stop":
-        """Have the CPU load 8 bytes; they are in Returned, unless something stopped it."""
-        return self._run(LOAD, va)
+    def load(self, cr3: int, va: int) -> "Stop":
+        """Write CR3 and have the CPU load 8 bytes; they are in Returned, unless it was stopped."""
+        self.cr3 = cr3
+        return self.access(LOAD, va)
 
-    def store(self, va: int, word: int) -> "Stop":
-        """Have the CPU store 8 bytes."""
-        return self._run(STORE, va, word)
+    def store(self, cr3: int, va: int, word: int) -> "Stop":
+        """Write CR3 and have the CPU store 8 bytes."""
+        self.cr3 = cr3
+        return self.access(STORE, va, word)
 
-    def invlpg(self, va: int) -> "Stop":
-        """Have the CPU invalidate what its TLB has for a page."""
-        return self._run(INVLPG, va)
-
-    def value(self, va: int) -> int:
-        """Have the CPU load 8 bytes and return them; Lost if it cannot."""
-        from emu import Returned
-
-        stop = self.load(va)
-        if not isinstance(stop, Returned):
-            raise Lost(f"with CR3 = {self.cr3:#x}, a load from {va:#x} fails: {stop_text(stop)}")
-        return stop.value
-
-    def check_translation(self, va: int, pa: int) -> None:
-        """Put a mark at `pa`, and have the CPU load from `va`; Lost unless it finds the mark."""
-        self.put(pa, _MARK)
-        if self.value(va) != _MARK:
-            raise Lost(f"the CPU, loading from {va:#x}, does not find what is put at pa {pa:#x}")
-
-    def _run(self, routine: int, va: int, word: int = 0) -> "Stop":
+    def access(self, routine: int, va: int, word: int = 0) -> "Stop":
+        """Have the CPU run LOAD, STORE or INVLPG under the CR3 and with the TLB that it has."""
         code = self._code + routine
         return self.cpu.run(code, returns_to=code + HLT, rdi=va, rax=word)
+
+    def value(self, cr3: int, va: int) -> int:
+        """Write CR3, have the CPU load 8 bytes and return them; Lost if it cannot."""
+        return loaded(self.load(cr3, va), f"with CR3 = {cr3:#x}, a load from {va:#x}")
+
+    def check_translation(self, cr3: int, va: int, pa: int) -> None:
+        """Put a mark at `pa`, and have the CPU load from `va`; Lost unless it finds the mark."""
+        self.put(pa, _MARK)
+        if self.value(cr3, va) != _MARK:
+            raise Lost(f"the CPU, loading from {va:#x}, does not find what is put at pa {pa:#x}")
 
     def _in_ram(self, pa: int) -> "PhysAddr":
         from emu import PhysAddr
@@ -114,3 +108,12 @@ class Bench:
 def stop_text(stop: "Stop") -> str:
     """Say how an access ended, without the address of our own routine."""
     return str(stop).partition(", rip ")[0].partition(" at rip ")[0]
+
+
+def loaded(stop: "Stop", what: str) -> int:
+    """Return what a load has found; Lost, saying `what` has failed, if it did not go through."""
+    from emu import Returned
+
+    if not isinstance(stop, Returned):
+        raise Lost(f"{what} fails: {stop_text(stop)}")
+    return stop.value

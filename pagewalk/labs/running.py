@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from emu.paging import ENTRY_SIZE, PhysAddr
-from pagewalk.labs.bench import HLT, LOAD, ROUTINES, STORE, stop_text
+from pagewalk.labs.bench import HLT, ROUTINES
 from pagewalk.labs.board import DIRECT, KERNEL_SLOTS
 from pagewalk.labs.lab import Lost
 
@@ -81,24 +81,8 @@ class Routine:
         for slot in KERNEL_SLOTS[self._paging.levels]:
             words[root // ENTRY_SIZE + slot] = words[own + slot]
 
-    def load(self, va: int) -> "Stop":
-        """Have the CPU load 8 bytes between two calls; they are in Returned."""
-        return self._touch(LOAD, va, 0)
-
-    def store(self, va: int, word: int) -> "Stop":
-        """Have the CPU store 8 bytes between two calls."""
-        return self._touch(STORE, va, word)
-
-    def value(self, va: int) -> int:
-        """Have the CPU load 8 bytes and return them; Lost if it cannot."""
-        from emu import Returned
-
-        stop = self.load(va)
-        if not isinstance(stop, Returned):
-            raise Lost(f"after {self._file} has run, a load from {va:#x} fails: {stop_text(stop)}")
-        return stop.value
-
-    def _touch(self, routine: int, va: int, word: int) -> "Stop":
+    def access(self, routine: int, va: int, word: int = 0) -> "Stop":
+        """Have the CPU run LOAD, STORE or INVLPG of `bench` between two calls."""
         code = _ROUTINES_VA + routine
         return self.cpu.run(code, returns_to=code + HLT, rdi=va, rax=word)
 

@@ -47,7 +47,12 @@ def reasons(tmp_path):
         ("cr3", "\nload_under:", "\nload_undr:", "nothing in this source is called load_under"),
         ("cr3", "mov     cr3, rsi", "mov rsp, 8", "#PF at 0x8"),
         ("accessed-dirty", "invlpg  [rdi]", "nop", "were accessed before it"),
-        ("accessed-dirty", "bts     eax, ecx", f"{CLEAR}, -2\n bts eax, ecx", "fails after a scan"),
+        (
+            "accessed-dirty",
+            "bts     eax, ecx",
+            f"{CLEAR}, -2\n bts eax, ecx",
+            "before scan 2, an access",
+        ),
         ("accessed-dirty", "bts     eax, ecx", f"{CLEAR}, -65\n bts eax, ecx", "clears D"),
         ("accessed-dirty", "btr     qword", "bt qword", "leaves A = 1"),
         ("accessed-dirty", "cmp     ecx, 8", "cmp ecx, 7", "were accessed before it"),

@@ -9,7 +9,7 @@ from typing import Final
 
 from emu.paging import ENTRY_SIZE, FRAME_SIZE, A, D, PhysAddr, VirtAddr, page_size
 from emu.walk import walk
-from pagewalk.labs.bench import Bench, stop_text
+from pagewalk.labs.bench import INVLPG, LOAD, STORE, Bench, loaded
 from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Part, Source, Word
 from pagewalk.labs.running import Routine
@@ -111,9 +111,9 @@ class _Touched:
         bench.cr3 = self.root
         for name, action in self.actions.items():
             if action == "load":
-                bench.load(self.va[name])
+                bench.access(LOAD, self.va[name])
             elif action == "store":
-                bench.store(self.va[name], 0)
+                bench.access(STORE, self.va[name])
         return bench
 
     def entry_pa(self, name: str, level: int) -> int:
@@ -126,8 +126,8 @@ class _Touched:
         pte_pa = self.entry_pa(self.stored, 1)
         bench.put(pte_pa, bench.get(pte_pa) & ~(A | D))
         if invalidate:
-            bench.invlpg(va)
-        bench.store(va, 0)
+            bench.access(INVLPG, va)
+        bench.access(STORE, va)
         return bench
 
     # -- what the CPU says of an answer
@@ -155,8 +155,6 @@ def _check(bench: Bench, entry_pa: int, word: str) -> None:
 
 def _check_scan(text: str) -> None:
     """Touch pages, scan, and again: does it see all that were touched, and no others?"""
-    from emu import Returned
-
     dice = Dice("scan", text)
     routine = Routine(
         text, "scan.S", "scan", maps=[f"{_SCAN_VA:#x}={_SCAN_PA:#x}+{_PAGES * FRAME_SIZE:#x}:rw"]
@@ -170,11 +168,10 @@ def _check_scan(text: str) -> None:
         for page in touched:
             va = _SCAN_VA + page * FRAME_SIZE
             if dice.below(2):
-                stop, dirty = routine.store(va, page), dirty | {page}
+                stop, dirty = routine.access(STORE, va), dirty | {page}
             else:
-                stop = routine.load(va)
-            if not isinstance(stop, Returned):
-                raise Lost(f"an access to page {page} fails after a scan: {stop_text(stop)}")
+                stop = routine.access(LOAD, va)
+            loaded(stop, f"before scan {turn}, an access to page {page}")
         mask = routine.call(rdi=_SCAN_VA, rsi=DIRECT + first)
         seen = [page for page in range(64) if mask >> page & 1]
         if seen != touched:

@@ -94,27 +94,22 @@ class _Tasks:
         """Put the entry at `entry_pa`, and none elsewhere: does the CPU find it?"""
         bench = Bench(self.board.ram, self.board.without(self.a))
         bench.put(entry_pa, self.entry)
-        bench.cr3 = self.cr3
         try:
-            bench.value(self.va)
+            bench.value(self.cr3, self.va)
         except Lost as lost:
             raise Lost(f"the CPU does not come by {entry_pa:#x}: {lost}") from None
 
     def check_word(self, root: int, word: int) -> None:
         """Load from the address under `root`: is it this word?"""
-        bench = Bench(self.board.ram, self.board.words)
-        bench.cr3 = root
-        if bench.value(self.va) != word:
+        if Bench(self.board.ram, self.board.words).value(root, self.va) != word:
             raise Lost(f"with CR3 = {root:#x}, the CPU loads another word than {word:#x}")
 
     def check_entry(self, entry: int) -> None:
         """Put `entry` into A's root: does A load the word that only B has?"""
         bench = Bench(self.board.ram, self.board.words)
-        bench.cr3 = self.b
-        wanted = bench.value(self.only_b)
+        wanted = bench.value(self.b, self.only_b)
         bench.put(self.entry_pa, entry)
-        bench.cr3 = self.a
-        if bench.value(self.va) != wanted:
+        if bench.value(self.a, self.va) != wanted:
             raise Lost(f"with {entry:#x} in A's root, A loads another word")
 
 

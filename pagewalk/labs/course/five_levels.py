@@ -49,9 +49,7 @@ class _Walks:
 
     def bench(self, levels: int) -> Bench:
         """Return a machine with the PML5 and what is below it, at one depth or the other."""
-        bench = Bench(self.board.ram, self.board.words, levels=levels)
-        bench.cr3 = self.root
-        return bench
+        return Bench(self.board.ram, self.board.words, levels=levels)
 
     def depths(self, va: int) -> str:
         """Return the word for the depths at which an address is canonical."""
@@ -64,26 +62,24 @@ class _Walks:
         """Put the entry at the student's index, and none elsewhere: does the CPU find it?"""
         words = self.board.without(self.root)
         words[self.root + ENTRY_SIZE * answer] = self.board.walk(self.root, self.va).steps[0].entry
-        bench = Bench(self.board.ram, words, levels=5)
-        bench.cr3 = self.root
         try:
-            bench.value(self.va)
+            Bench(self.board.ram, words, levels=5).value(self.root, self.va)
         except Lost as lost:
             raise Lost(f"with the PML5E at [{answer}] and no other in the root: {lost}") from None
 
     def check_pa(self, pa: int) -> None:
         """Does the address lead there?"""
-        self.bench(5).check_translation(self.va, pa)
+        self.bench(5).check_translation(self.root, self.va, pa)
 
     def check_shorter(self, word: int) -> None:
         """Load with LA57 off: is it this word?"""
-        if self.bench(4).value(self.shorter) != word:
+        if self.bench(4).value(self.root, self.shorter) != word:
             raise Lost(f"with LA57 = 0, the CPU loads another word than {word:#x}")
 
     def check_depths(self, va: int, word: str) -> None:
         """Load at both depths: a #GP is for an address that is not canonical."""
         for levels in (4, 5):
-            stop = self.bench(levels).load(va)
+            stop = self.bench(levels).load(self.root, va)
             refused = isinstance(stop, Trap) and stop.vector == GP
             if refused == (levels in _DEPTHS[word]):
                 raise Lost(f"{word!r}: with {levels} levels, {va:#x} gives {stop_text(stop)}")
@@ -92,10 +88,8 @@ class _Walks:
         """Put the entry there, and load from the kernel's address: is it as it was?"""
         board = self.kernel_board
         before, after = (Bench(board.ram, board.words, levels=levels) for levels in (4, 5))
-        before.cr3 = self.pml4
         after.put(entry_pa, entry)
-        after.cr3 = self.pml5
-        if after.value(self.kernel) != before.value(self.kernel):
+        if after.value(self.pml5, self.kernel) != before.value(self.pml4, self.kernel):
             raise Lost(f"with {entry:#x} at {entry_pa:#x}, the CPU loads another word")
 
 

@@ -55,10 +55,8 @@ class _Walks:
         return upper << 21 | dice.between(2, 509) << 12 | dice.below(512) * ENTRY_SIZE
 
     def bench(self) -> Bench:
-        """Return the lab's machine, with the root loaded."""
-        bench = Bench(self.board.ram, self.board.words)
-        bench.cr3 = self.root
-        return bench
+        """Return the lab's machine."""
+        return Bench(self.board.ram, self.board.words)
 
     def entry_pa(self, va: int, level: int) -> int:
         """Return where the entry of `level` for `va` lies."""
@@ -73,37 +71,35 @@ class _Walks:
         for at, table, below in zip(_LEVELS, tables, tables[1:], strict=False):
             slot = answer if at == level else index(self.one, at)
             words[table + ENTRY_SIZE * slot] = below | TABLE
-        bench = Bench(self.board.ram, words)
-        bench.cr3 = self.root
         try:
-            bench.value(self.one)
+            Bench(self.board.ram, words).value(self.root, self.one)
         except Lost as lost:
             name = ENTRY_NAME[level]
             raise Lost(f"with the {name} at [{answer}] and no other in its table: {lost}") from None
 
     def check_pa(self, pa: int) -> None:
         """Does `one` lead there?"""
-        self.bench().check_translation(self.one, pa)
+        self.bench().check_translation(self.root, self.one, pa)
 
     def check_pte_pa(self, entry_pa: int) -> None:
         """Write another PTE there: does the load from `two` find the other page?"""
         bench = self.bench()
         bench.put(entry_pa, self.spare | TABLE)
         try:
-            bench.check_translation(self.two, self.spare + self.two % FRAME_SIZE)
+            bench.check_translation(self.root, self.two, self.spare + self.two % FRAME_SIZE)
         except Lost:
             raise Lost(f"the CPU takes no PTE for {self.two:#x} from {entry_pa:#x}") from None
 
     def check_va(self, va: int) -> None:
         """Does the address lead to the target?"""
-        self.bench().check_translation(va, self.target)
+        self.bench().check_translation(self.root, va, self.target)
 
     def check_entries(self, entries: list[int]) -> None:
         """Put them into root, PDPT, PD and PT: does `three` lead to the page?"""
         bench = self.bench()
         for level, table, entry in zip(_LEVELS, (self.root, *self.own), entries, strict=False):
             bench.put(table + ENTRY_SIZE * index(self.three, level), entry)
-        bench.check_translation(self.three, self.own[-1] + self.three % FRAME_SIZE)
+        bench.check_translation(self.root, self.three, self.own[-1] + self.three % FRAME_SIZE)
 
     def check_span(self, first: int, last: int) -> None:
         """Leave nothing but the PDE of `one`, as a page: where does it begin and end?"""
@@ -114,9 +110,8 @@ class _Walks:
         for slot in range(FRAME_SIZE // ENTRY_SIZE):
             bench.put(pde_pa - pde_pa % FRAME_SIZE + ENTRY_SIZE * slot, 0)
         bench.put(pde_pa, page | TABLE | PS)
-        bench.cr3 = self.root
         for va, inside in ((first, True), (first - 8, False), (last - 7, True), (last + 1, False)):
-            if isinstance(bench.load(max(va, 0)), Returned) != inside:
+            if isinstance(bench.load(self.root, max(va, 0)), Returned) != inside:
                 how = "does not translate" if inside else "translates"
                 raise Lost(f"{first:#x} to {last:#x}: this PDE {how} {va:#x}")
 

@@ -52,23 +52,21 @@ class _Pages:
         self.cases: Final = dict(zip("xyz", _cases(dice, self), strict=True))
 
     def bench(self) -> Bench:
-        """Return the lab's machine, with the root loaded."""
-        bench = Bench(self.board.ram, self.board.words)
-        bench.cr3 = self.root
-        return bench
+        """Return the lab's machine."""
+        return Bench(self.board.ram, self.board.words)
 
     # -- what the CPU says of an answer
 
     def check_pa(self, va: int, pa: int) -> None:
         """Does the address lead there?"""
-        self.bench().check_translation(va, pa)
+        self.bench().check_translation(self.root, va, pa)
 
     def check_pde(self, pde: int) -> None:
         """Put the PDE into the empty PD: are all 2 MiB where they should be?"""
         bench = self.bench()
         bench.put(self.empty_pd + ENTRY_SIZE * index(self.empty, 2), pde)
         for offset in (0, FRAME_SIZE, _MIB2 // 2, _MIB2 - ENTRY_SIZE):
-            bench.check_translation(self.empty + offset, self.target + offset)
+            bench.check_translation(self.root, self.empty + offset, self.target + offset)
 
     def check_split(self, pde: int, pte: int) -> None:
         """Put both into place, and all other PTEs: is everything as it was, but 4 KiB at a time?"""
@@ -79,12 +77,11 @@ class _Pages:
             at = self.page_pa + FRAME_SIZE * other | RW | P
             bench.put(self.pt + ENTRY_SIZE * other, pte if other == slot else at)
         bench.put(self.board.walk(self.root, self.two_mib).steps[-1].entry_pa, pde)
-        bench.check_translation(self.two_mib, self.page_pa + self.two_mib % _MIB2)
+        bench.check_translation(self.root, self.two_mib, self.page_pa + self.two_mib % _MIB2)
         beside = self.two_mib ^ FRAME_SIZE
-        bench.check_translation(beside, self.page_pa + beside % _MIB2)
+        bench.check_translation(self.root, beside, self.page_pa + beside % _MIB2)
         bench.put(self.pt + ENTRY_SIZE * index(beside, 1), 0)
-        bench.cr3 = self.root
-        if isinstance(bench.load(beside), Returned):
+        if isinstance(bench.load(self.root, beside), Returned):
             raise Lost(f"the page at {beside & -FRAME_SIZE:#x} cannot be unmapped alone")
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from emu.paging import ENTRY_SIZE, FRAME_SIZE, RW, P, PhysAddr, VirtAddr
 from emu.walk import walk
-from pagewalk.labs.bench import Bench
+from pagewalk.labs.bench import INVLPG, LOAD, STORE, Bench, loaded
 from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.lab import (
     Answer,
@@ -108,6 +108,11 @@ _REMAP_PA: Final = 0x10_0000
 _NEW: Final = _REMAP_PA + 2 * FRAME_SIZE
 
 
+def _value(machine: Bench | Routine, va: int) -> int:
+    """Have the CPU load 8 bytes, with the TLB that it has, and return them."""
+    return loaded(machine.access(LOAD, va), f"a load from {va:#x}")
+
+
 class _Pages:
     """Pages p and q, the frames that they are in, and the frames that they will be in."""
 
@@ -150,25 +155,25 @@ class _Pages:
         """Load from both pages, then write both PTEs from outside."""
         bench = self.bench()
         for va, pte in self.new.items():
-            bench.load(va)
+            bench.access(LOAD, va)
             bench.put(self.pte_pa(va), pte)
         return bench
 
     def without_invlpg(self) -> int:
         """Return what the CPU then loads from p."""
-        return self.changed().value(self.p)
+        return _value(self.changed(), self.p)
 
     def with_invlpg(self) -> int:
         """Return what it loads after an invlpg."""
         bench = self.changed()
-        bench.invlpg(self.p)
-        return bench.value(self.p)
+        bench.access(INVLPG, self.p)
+        return _value(bench, self.p)
 
     def one_invlpg(self) -> list[int]:
         """Return what it loads from both pages after an invlpg of one."""
         bench = self.changed()
-        bench.invlpg(self.p if self.told == "p" else self.q)
-        return [bench.value(self.p), bench.value(self.q)]
+        bench.access(INVLPG, self.p if self.told == "p" else self.q)
+        return [_value(bench, va) for va in (self.p, self.q)]
 
     def error_code(self, order: Order) -> int | None:
         """Return what the last access of an order comes to."""
@@ -180,13 +185,13 @@ class _Pages:
         for step in order.steps():
             match step.split():
                 case ["load"]:
-                    stop = bench.load(self.p)
+                    stop = bench.access(LOAD, self.p)
                 case ["store"]:
-                    stop = bench.store(self.p, 0)
+                    stop = bench.access(STORE, self.p)
                 case ["clear", _]:
                     bench.put(pte_pa, bench.get(pte_pa) & ~order.bit)
                 case ["invlpg", page]:
-                    bench.invlpg(self.p if page == "p" else self.q)
+                    bench.access(INVLPG, self.p if page == "p" else self.q)
                 case _:
                     bench.cr3 = self.root
         return stop.error_code if isinstance(stop, PageFault) else None
@@ -233,8 +238,8 @@ class _Remapped:
         self.words: Final = [dice.word() for _ in range(4)]  # in the two old frames, in the new
         for number, word in enumerate(self.words):
             memory.write_u64(PhysAddr(_REMAP_PA + number * FRAME_SIZE), word)
-        self._routine.load(self.page)
-        self._routine.load(self.beside)
+        self._routine.access(LOAD, self.page)
+        self._routine.access(LOAD, self.beside)
         memory.write_u64(ptes[1], _NEW + FRAME_SIZE | RW | P)
         self.returned: Final = self._routine.call(
             rdi=self.page, rsi=DIRECT + ptes[0], rdx=_NEW | RW | P
@@ -242,7 +247,7 @@ class _Remapped:
 
     def value(self, va: int) -> int:
         """Have the CPU load from one of the pages."""
-        return self._routine.value(va)
+        return _value(self._routine, va)
 
 
 def _check_remap(text: str) -> None:
