@@ -57,9 +57,9 @@ class Bench:
 
     @cr3.setter
     def cr3(self, cr3: int) -> None:
-        from emu.paging import ADDRESS, ENTRY_SIZE
+        from emu.paging import ENTRY_SIZE, FRAME_SIZE
 
-        lent = self._in_ram((cr3 & ADDRESS) + ENTRY_SIZE * _SLOT)
+        lent = self._in_ram((cr3 & -FRAME_SIZE) + ENTRY_SIZE * _SLOT)
         words = self._machine.memory.words
         words[lent // ENTRY_SIZE] = words[self._paging.root // ENTRY_SIZE + _SLOT]
         self.cpu.paging = self._paging.with_root(cr3)
