@@ -11,12 +11,22 @@ from emu.paging import ENTRY_SIZE, FRAME_SIZE, A, D, PhysAddr, VirtAddr, page_si
 from emu.walk import walk
 from pagewalk.labs.bench import INVLPG, LOAD, STORE, Bench, loaded
 from pagewalk.labs.board import DIRECT, Board
-from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Part, Source, Word
+from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import Routine
 from pagewalk.labs.seeded import Dice
 
-_WORDS: Final = {"neither": 0, "A": A, "A and D": A | D}
-_AGAIN: Final = {"stale": False, "fresh": True}  # with an invlpg in between, or not
+_ENTRIES: Final = {
+    "pde_vw": ("v", 2),
+    "pde_xyz": ("x", 2),
+    "pde_large": ("large", 2),
+    **{f"pte_{page}": (page, 1) for page in "vwxyz"},
+}
+"""Entries by their names: a page whose walk comes by, and the level."""
+_GROUPS: Final = (
+    ("The three PDEs", 2, ("pde_vw", "pde_xyz", "pde_large")),
+    ("The PTEs of v and w", 2, ("pte_v", "pte_w")),
+    ("The PTEs of x, y and z", 3, ("pte_x", "pte_y", "pte_z")),
+)
 _PAGES: Final = 8  # that scan looks at
 _SCAN_VA: Final = 0x2000_0000_0000
 _SCAN_PA: Final = 0x10_0000
@@ -120,37 +130,35 @@ class _Touched:
         """Return where the entry of `level` for a page lies."""
         return self.board.walk(self.root, self.va[name]).steps[4 - level].entry_pa
 
-    def store_again(self, invalidate: bool) -> Bench:
-        """Clear A and D of the page that was stored to, and have the CPU store again."""
-        bench, va = self.bench(), self.va[self.stored]
-        pte_pa = self.entry_pa(self.stored, 1)
+    def after(self, entry: tuple[str, int]) -> int:
+        """Return an entry after all the accesses."""
+        return self.bench().get(self.entry_pa(*entry))
+
+    def after_again(self, *, invalidate: bool) -> int:
+        """Clear A and D of the page that was stored to, store again, and return its PTE."""
+        bench, pte_pa = self.bench(), self.entry_pa(self.stored, 1)
         bench.put(pte_pa, bench.get(pte_pa) & ~(A | D))
         if invalidate:
-            bench.access(INVLPG, va)
-        bench.access(STORE, va)
-        return bench
+            bench.access(INVLPG, self.va[self.stored])
+        bench.access(STORE, self.va[self.stored])
+        return bench.get(pte_pa)
 
     # -- what the CPU says of an answer
 
-    def check_bits(self, name: str, level: int, word: str) -> None:
-        """Make the accesses: are these the bits that the CPU has set?"""
-        _check(self.bench(), self.entry_pa(name, level), word)
+    def check_after(self, keys: tuple[str, ...], *entries: int) -> None:
+        """Make the accesses: are the entries these?"""
+        for key, entry in zip(keys, entries, strict=True):
+            _check(key, entry, self.after(_ENTRIES[key]))
 
-    def check_again(self, *words: str) -> None:
-        """Clear the bits and store again: are these the bits that the CPU has set?"""
-        for word, invalidate in zip(words, _AGAIN.values(), strict=True):
-            _check(self.store_again(invalidate), self.entry_pa(self.stored, 1), word)
-
-
-def _word(bench: Bench, entry_pa: int) -> str:
-    """Return the word for the bits that are set in an entry."""
-    bits = bench.get(entry_pa) & (A | D)
-    return next(word for word, meant in _WORDS.items() if meant == bits)
+    def check_again(self, stale: int, fresh: int) -> None:
+        """Clear the bits and store again: is the PTE that one?"""
+        _check("stale", stale, self.after_again(invalidate=False))
+        _check("fresh", fresh, self.after_again(invalidate=True))
 
 
-def _check(bench: Bench, entry_pa: int, word: str) -> None:
-    if _word(bench, entry_pa) != word:
-        raise Lost(f"after these accesses, the CPU has not set {word!r} there")
+def _check(key: str, entry: int, found: int) -> None:
+    if entry != found:
+        raise Lost(f"the CPU leaves another entry than {key} = {entry:#x}")
 
 
 def _check_scan(text: str) -> None:
@@ -214,49 +222,34 @@ def _scan_sources(dice: Dice) -> tuple[str, str]:
 def _exercise(dice: Dice) -> Exercise:
     touched = _Touched(dice)
     board, root, stored = touched.board, touched.root, touched.stored
-    entries = {
-        "pde_vw": ("v", 2, "the PDE that v and w share"),
-        "pde_xyz": ("x", 2, "the PDE that x, y and z share"),
-        **{f"pte_{name}": (name, 1, f"the PTE of page {name}") for name in "vwxyz"},
-        "pde_large": ("large", 2, "the PDE that maps the large page"),
-    }
     todo, done = _scan_sources(dice)
+    cleared = f"A and D of the PTE of {stored} are cleared, and the CPU stores to {stored} again"
 
     def solution() -> dict[str, Answer]:
-        bench = touched.bench()
-        bits = {
-            key: _word(bench, touched.entry_pa(name, level))
-            for key, (name, level, _) in entries.items()
+        return {
+            **{key: touched.after(entry) for key, entry in _ENTRIES.items()},
+            "stale": touched.after_again(invalidate=False),
+            "fresh": touched.after_again(invalidate=True),
+            "scan.S": done,
         }
-        again = {
-            key: _word(touched.store_again(invalidate), touched.entry_pa(stored, 1))
-            for key, invalidate in _AGAIN.items()
-        }
-        return {**bits, **again, "scan.S": done}
 
     return Exercise(
         parts=(
             *(
                 Part(
-                    f"A and D in {what}",
-                    1,
-                    (Word(key, f"Which of A and D are set in {what}?", (*_WORDS,)),),
-                    partial(touched.check_bits, name, level),
+                    title,
+                    points,
+                    tuple(Number(key, f"{key} after the accesses.") for key in keys),
+                    partial(touched.check_after, keys),
                 )
-                for key, (name, level, what) in entries.items()
+                for title, points, keys in _GROUPS
             ),
             Part(
                 "Stored to once more",
-                1,
-                tuple(
-                    Word(
-                        key,
-                        f"A and D of page {stored} are cleared, "
-                        f"{'with' if invalidate else 'without'} an invlpg, and the CPU stores to "
-                        "it again. Which of them are set now?",
-                        (*_WORDS,),
-                    )
-                    for key, invalidate in _AGAIN.items()
+                2,
+                (
+                    Number("stale", f"{cleared}: its PTE."),
+                    Number("fresh", f"{cleared}, after an invlpg: its PTE."),
                 ),
                 touched.check_again,
             ),
