@@ -1,0 +1,188 @@
+"""A student's page-fault handler, entered by real page faults of code that touches one address.
+
+Knows how to put `page_fault` of a `.S` file behind gate 14, and tells a handler that went on from
+one that gave up, which is to come to the `hlt` at `bad_fault`. Refuses to know what it should have
+done. And knows what such a file needs to be run by `pagewalk trace`: tables of its own.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE
+from pagewalk.labs.board import DIRECT, Board
+from pagewalk.labs.lab import Lost
+from pagewalk.labs.running import STEPS, Routine
+
+if TYPE_CHECKING:
+    from emu import Stop
+
+_CODE: Final = 0xFFFF_FFFF_7000_0000  # in a slot that every root is lent; for user mode, too
+_CODE_PA: Final = 0x1000
+_SYSTEM_PA: Final = 0x2000  # IDT; in the frame behind it GDT and TSS
+_LOAD: Final = bytes.fromhex("488b07f4")  # mov rax, [rdi]; hlt
+_STORE: Final = bytes.fromhex("488907f4")  # mov [rdi], rax; hlt
+_HLT: Final = 3  # where it is in both of them
+_KEPT: Final = (*("rcx", "rdx", "rbx", "rbp", "rsi"), *(f"r{n}" for n in range(8, 16)))
+
+SETUP: Final = """\
+        lea     rax, [rip + page_fault]
+        lea     rdi, [rip + gate_14]
+        mov     word ptr [rdi], ax      # bits 15:0 of the handler's address
+        shr     rax, 16
+        mov     word ptr [rdi + 6], ax  # 31:16
+        shr     rax, 16
+        mov     dword ptr [rdi + 8], eax # 63:32
+        lgdt    [rip + gdtr]
+        lidt    [rip + idtr]            # from here on, page faults go to page_fault"""
+"""What `main` does first."""
+_SYSTEM: Final = """
+# What the CPU asks for when it delivers an exception, and the handler's own words.
+        .section .system, "aw"
+        .balign 16
+idt:
+        .zero   14 * 16
+gate_14:
+        .word   0, 0x10, 0x8e00, 0      # code segment 0x10, interrupt gate, present
+        .quad   0
+idt_end:
+gdt:
+        .quad   0, 0
+        .quad   0x00af9b000000ffff      # 0x10: 64-bit code
+        .quad   0x00cf93000000ffff      # 0x18: data
+gdt_end:
+gdtr:
+        .word   gdt_end - gdt - 1
+        .quad   gdt
+idtr:
+        .word   idt_end - idt - 1
+        .quad   idt
+"""
+
+
+def source(board: Board, body: str, roots: Iterable[int], **variables: int) -> str:
+    """Return a `.S` file with the board's RAM, `body`, and a word for each of the variables."""
+    words = "".join(f"{name}:\n        .quad   {value:#x}\n" for name, value in variables.items())
+    return board.source(body, roots) + _SYSTEM + words
+
+
+def chain(board: Board, nr: int) -> int:
+    """Make a list of free frames, each with the pa of the next one in its first word; 0 ends it."""
+    frames = [board.frame() for _ in range(nr)]
+    for frame, following in zip(frames, [*frames[1:], 0], strict=True):
+        board.words[frame] = following
+    return frames[0]
+
+
+class Handler(Routine):
+    """The handler, and a CPU whose page faults lead to it."""
+
+    def __init__(self, text: str, file: str, board: Board, roots: Iterable[int]) -> None:
+        from emu import VirtAddr, write_virtual
+        from emu.fault import PF
+        from emu.system import write_system_tables
+
+        super().__init__(text, file, "page_fault", maps=(f"{_CODE:#x}={_CODE_PA:#x}:rxu",))
+        self._give_up: Final = self._address("bad_fault")
+        self.nr_faults = 0
+        """How often the handler was entered."""
+        self.put(board.words)
+        for root in roots:
+            self.lend_kernel_half(root)
+        where = self.memory, self._paging
+        write_virtual(*where, VirtAddr(_CODE), _LOAD + _STORE)
+        handlers = {PF: self._bare.entry}
+        tables = write_system_tables(*where, DIRECT + _SYSTEM_PA, handlers, rsp0=self._rsp)
+        self.cpu.gdt, self.cpu.idt, self.cpu.tr = tables
+        self.cpu.on_delivery = self._count
+
+    def set(self, **variables: int) -> None:
+        """Store words where the file has these labels."""
+        from emu import VirtAddr, write_virtual
+
+        for name, value in variables.items():
+            where = VirtAddr(self._address(name))
+            write_virtual(self.memory, self._paging, where, value.to_bytes(8, "little"))
+
+    def word(self, pa: int) -> int:
+        """Return the 8 bytes at `pa`."""
+        return int(self.memory.words[pa >> 3])
+
+    def table(self, pa: int) -> list[int]:
+        """Return the entries of the table at `pa`."""
+        return self.memory.words[pa >> 3 : (pa >> 3) + ENTRIES].tolist()
+
+    def load(self, root: int, va: int, *, cpl: int = 0) -> int:
+        """Have the CPU load 8 bytes; Lost unless that goes through in the end."""
+        return self._through(root, va, 0, 0, cpl)
+
+    def store(self, root: int, va: int, word: int, *, cpl: int = 0) -> None:
+        """Have the CPU store 8 bytes; Lost unless that goes through in the end."""
+        self._through(root, va, len(_LOAD), word, cpl)
+
+    def must_refuse(
+        self, why: str, root: int, va: int, *, store: bool = False, cpl: int = 0
+    ) -> None:
+        """Have the CPU touch what the handler is not to repair; Lost if it does not give up."""
+        from emu import Halted, Returned, VirtAddr
+
+        stop = self._touch(root, va, len(_LOAD) * store, 0, cpl)
+        if isinstance(stop, Returned):
+            raise Lost(f"{self._file}: {va:#x} can be touched, though {why}")
+        if stop != Halted(VirtAddr(self._give_up)):
+            raise Lost(
+                f"{self._file} does not come to the hlt at bad_fault, though {why}: "
+                f"{self._ending(stop)}"
+            )
+
+    def _through(self, root: int, va: int, routine: int, word: int, cpl: int) -> int:
+        from emu import Halted, Returned, VirtAddr
+
+        stop = self._touch(root, va, routine, word, cpl)
+        if stop == Halted(VirtAddr(self._give_up)):
+            raise Lost(f"{self._file} gives up at bad_fault on {va:#x}, which it is to repair")
+        if not isinstance(stop, Returned):
+            raise Lost(f"{self._file} does not repair {va:#x}: {self._ending(stop)}")
+        registers = self.cpu.registers
+        for number, name in enumerate(_KEPT):
+            if getattr(registers, name) != _marked(number):
+                raise Lost(f"{self._file} changes {name.upper()}, which was not its own")
+        return stop.value
+
+    def _touch(self, root: int, va: int, routine: int, word: int, cpl: int) -> "Stop":
+        """Load CR3, and run a routine in that mode, with something in every register."""
+        self.cpu.paging = self._paging.with_root(root)
+        self.cpu.cpl = cpl
+        kept = {name: _marked(number) for number, name in enumerate(_KEPT)}
+        at = _CODE + routine
+        return self.cpu.run(
+            at, returns_to=at + _HLT, step_limit=STEPS, rsp=self._rsp, rdi=va, rax=word, **kept
+        )
+
+    def _ending(self, stop: "Stop") -> str:
+        from pagewalk.render_trace import with_symbol
+
+        return with_symbol(stop, self._bare.symbol)
+
+    def _address(self, name: str) -> int:
+        try:
+            return self._bare.image.address(name)
+        except ValueError:
+            raise Lost(f"{self._file} has no label {name} any more") from None
+
+    def _count(self, _: object) -> None:
+        self.nr_faults += 1
+
+
+def entry_pa(root: int, slot: int) -> int:
+    """Return where an entry of a table lies."""
+    return (root & ADDRESS) + ENTRY_SIZE * slot
+
+
+def page(va: int) -> int:
+    """Return the first address of the page that `va` lies in."""
+    return va & -FRAME_SIZE
+
+
+def _marked(number: int) -> int:
+    """Return a value that a register will hardly have by chance."""
+    return 0x5EED_0000_0000_0000 | (number + 1) << 24
