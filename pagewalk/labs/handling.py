@@ -5,16 +5,17 @@ one that gave up, which is to come to the `hlt` at `bad_fault`. Refuses to know 
 done. And knows what such a file needs to be run by `pagewalk trace`: tables of its own.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE
 from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.lab import Lost
 from pagewalk.labs.running import STEPS, Routine
 
 if TYPE_CHECKING:
     from emu import Stop
+    from emu.walk import Walk
 
 _CODE: Final = 0xFFFF_FFFF_7000_0000  # in a slot that every root is lent; for user mode, too
 _CODE_PA: Final = 0x1000
@@ -22,9 +23,10 @@ _SYSTEM_PA: Final = 0x2000  # IDT; in the frame behind it GDT and TSS
 _LOAD: Final = bytes.fromhex("488b07f4")  # mov rax, [rdi]; hlt
 _STORE: Final = bytes.fromhex("488907f4")  # mov [rdi], rax; hlt
 _HLT: Final = 3  # where it is in both of them
+_MOST_FAULTS: Final = 50  # of one access: each level of the tables may need one
 _KEPT: Final = (*("rcx", "rdx", "rbx", "rbp", "rsi"), *(f"r{n}" for n in range(8, 16)))
 
-SETUP: Final = """\
+_MAIN: Final = """\
         lea     rax, [rip + page_fault]
         lea     rdi, [rip + gate_14]
         mov     word ptr [rdi], ax      # bits 15:0 of the handler's address
@@ -33,8 +35,21 @@ SETUP: Final = """\
         shr     rax, 16
         mov     dword ptr [rdi + 8], eax # 63:32
         lgdt    [rip + gdtr]
-        lidt    [rip + idtr]            # from here on, page faults go to page_fault"""
-"""What `main` does first."""
+        lidt    [rip + idtr]            # from here on, page faults go to page_fault
+{touches}
+        ret
+        .size   main, . - main
+
+{handler}
+
+# bad_fault: where a fault ends that is not to be repaired. An Oops, in a kernel.
+bad_fault:
+        hlt
+"""
+FRAME: Final = """\
+#           on the stack: [rsp] the error code: P is bit 0, W bit 1, U bit 2; behind it, 8 bytes
+#               each, RIP, CS, RFLAGS, RSP, SS. All of RAM is mapped from 0xffff888000000000 on."""
+"""What the header of every handler says."""
 _SYSTEM: Final = """
 # What the CPU asks for when it delivers an exception, and the handler's own words.
         .section .system, "aw"
@@ -59,18 +74,59 @@ idtr:
 """
 
 
-def source(board: Board, body: str, roots: Iterable[int], **variables: int) -> str:
-    """Return a `.S` file with the board's RAM, `body`, and a word for each of the variables."""
+class Touch(NamedTuple):
+    """An access under a root: a store of `word`, or a load if that is None."""
+
+    root: int
+    va: int
+    word: int | None = None
+
+    def __str__(self) -> str:
+        if self.word is None:
+            return f"loads from {self.va:#x}"
+        return f"stores {self.word:#x} to {self.va:#x}"
+
+
+def told(touches: Iterable[Touch], names: Mapping[int, str]) -> str:
+    """List accesses for people; `names` are the tasks, by their roots."""
+    return "\n".join(f"{names[touch.root]} {touch}" for touch in touches)
+
+
+def source(
+    board: Board, touches: Iterable[Touch], handler: str, names: Mapping[int, str], **variables: int
+) -> str:
+    """Return a `.S` file that takes page faults: `main` makes the accesses, `handler` is behind it.
+
+    It has the board's RAM in it, and a word for each of the variables.
+    """
+    main = _MAIN.format(touches="\n".join(_instructions(touches, names)), handler=handler)
     words = "".join(f"{name}:\n        .quad   {value:#x}\n" for name, value in variables.items())
-    return board.source(body, roots) + _SYSTEM + words
+    return board.source(main, names) + _SYSTEM + words
 
 
-def chain(board: Board, nr: int) -> int:
-    """Make a list of free frames, each with the pa of the next one in its first word; 0 ends it."""
+def _instructions(touches: Iterable[Touch], names: Mapping[int, str]) -> Iterator[str]:
+    running = None
+    for root, va, word in touches:
+        if root != running:
+            yield f"\n        mov     rax, {root:#x}"
+            yield f"        mov     cr3, rax                # {names[root]} runs"
+            running = root
+        yield f"        mov     rdi, {va:#x}"
+        if word is None:
+            yield "        mov     rax, [rdi]"
+        else:
+            yield f"        mov     rax, {word:#x}"
+            yield "        mov     [rdi], rax"
+
+
+def chain(board: Board, nr: int) -> list[int]:
+    """Make a list of free frames, and return them in its order.
+
+    Each has the pa of the next one in its first word; 0 ends the list.
+    """
     frames = [board.frame() for _ in range(nr)]
-    for frame, following in zip(frames, [*frames[1:], 0], strict=True):
-        board.words[frame] = following
-    return frames[0]
+    board.words.update(zip(frames, [*frames[1:], 0], strict=True))
+    return frames
 
 
 class Handler(Routine):
@@ -85,6 +141,7 @@ class Handler(Routine):
         self._give_up: Final = self._address("bad_fault")
         self.nr_faults = 0
         """How often the handler was entered."""
+        self._faults_left = _MOST_FAULTS
         self.put(board.words)
         for root in roots:
             self.lend_kernel_half(root)
@@ -103,6 +160,20 @@ class Handler(Routine):
             where = VirtAddr(self._address(name))
             write_virtual(self.memory, self._paging, where, value.to_bytes(8, "little"))
 
+    def variable(self, name: str) -> int:
+        """Return the word at this label of the file."""
+        from emu import VirtAddr, read_virtual
+
+        where = VirtAddr(self._address(name))
+        return int.from_bytes(read_virtual(self.memory, self._paging, where, 8), "little")
+
+    def walk(self, root: int, va: int) -> "Walk":
+        """Return the entries that translate `va` from `root` as they are now."""
+        from emu import VirtAddr
+        from emu.walk import walk
+
+        return walk(self.memory.read_u64, self._paging.with_root(root), VirtAddr(va))
+
     def word(self, pa: int) -> int:
         """Return the 8 bytes at `pa`."""
         return int(self.memory.words[pa >> 3])
@@ -110,6 +181,13 @@ class Handler(Routine):
     def table(self, pa: int) -> list[int]:
         """Return the entries of the table at `pa`."""
         return self.memory.words[pa >> 3 : (pa >> 3) + ENTRIES].tolist()
+
+    def touch(self, touch: Touch, *, cpl: int = 0) -> int:
+        """Have the CPU make an access, and return RAX; Lost unless it goes through in the end."""
+        if touch.word is None:
+            return self.load(touch.root, touch.va, cpl=cpl)
+        self.store(touch.root, touch.va, touch.word, cpl=cpl)
+        return touch.word
 
     def load(self, root: int, va: int, *, cpl: int = 0) -> int:
         """Have the CPU load 8 bytes; Lost unless that goes through in the end."""
@@ -152,6 +230,7 @@ class Handler(Routine):
         """Load CR3, and run a routine in that mode, with something in every register."""
         self.cpu.paging = self._paging.with_root(root)
         self.cpu.cpl = cpl
+        self._faults_left = _MOST_FAULTS
         kept = {name: _marked(number) for number, name in enumerate(_KEPT)}
         at = _CODE + routine
         return self.cpu.run(
@@ -161,6 +240,8 @@ class Handler(Routine):
     def _ending(self, stop: "Stop") -> str:
         from pagewalk.render_trace import with_symbol
 
+        if self._faults_left <= 0:
+            return "whenever it returns, the same instruction faults again"
         return with_symbol(stop, self._bare.symbol)
 
     def _address(self, name: str) -> int:
@@ -171,16 +252,14 @@ class Handler(Routine):
 
     def _count(self, _: object) -> None:
         self.nr_faults += 1
+        self._faults_left -= 1
+        if self._faults_left == 0:
+            self.cpu.stop()
 
 
 def entry_pa(root: int, slot: int) -> int:
     """Return where an entry of a table lies."""
     return (root & ADDRESS) + ENTRY_SIZE * slot
-
-
-def page(va: int) -> int:
-    """Return the first address of the page that `va` lies in."""
-    return va & -FRAME_SIZE
 
 
 def _marked(number: int) -> int:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from emu.paging import ENTRIES, FRAME_SIZE, PCD, RW, A, canonical, index, page_shift
 from pagewalk.labs import handling
 from pagewalk.labs.bench import Bench
-from pagewalk.labs.board import DIRECT, Board
-from pagewalk.labs.handling import Handler, entry_pa
+from pagewalk.labs.board import Board
+from pagewalk.labs.handling import Handler, Touch, entry_pa
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE
 from pagewalk.labs.seeded import Dice
@@ -19,35 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FILE: Final = "lazy.S"
+RAM: Final = FREE  # so that the tables are the same when they are checked
 _SLOTS: Final = range(320, 400)  # of the kernel's, those that nothing else here is in
-_MAIN: Final = """
-{setup}
-        mov     rax, {task:#x}
-        mov     cr3, rax                # the task runs
-{touches}
-        ret
-        .size   main, . - main
-
+_HANDLER: Final = f"""\
 # page_fault: copy the top-level entry that the task lacks, and go on where it was.
 #
-# in:       CR2 = the address that was touched; on the stack
-#               [rsp]        the error code: P is bit 0, W bit 1, U bit 2
-#               [rsp + 8]    RIP    [rsp + 16] CS    [rsp + 24] RFLAGS    [rsp + 32] RSP    SS
-#           the word `reference` = the pa of the root that has all entries; all of RAM is mapped
-#           at {direct:#x}, pa 0 first
+# in:       CR2 = the address that was touched
+{handling.FRAME}
+#           The word at `reference` is the pa of the root that has all entries.
 # out:      back to the instruction that faulted, which is executed again; or, if there is nothing
 #           to repair, at bad_fault
 # clobbers: nothing: nobody there knows that this has happened
         .globl  page_fault
         .type   page_fault, @function
 page_fault:
-{body}
-        .size   page_fault, . - page_fault
-
-# bad_fault: where a fault ends that is not to be repaired. An Oops, in a kernel.
-bad_fault:
-        hlt
-"""
+%s
+        .size   page_fault, . - page_fault"""
 _TODO: Final = """\
         jmp     bad_fault               # your code instead of this line; at its end,
         add     rsp, 8                  # the error code, which iretq does not expect
@@ -89,29 +76,30 @@ _DONE: Final = """\
 
 
 class _Lacking:
-    """A reference root, and a task's that lacks two of its kernel slots."""
+    """A reference root, and a task's that lacks some of its kernel slots."""
 
     def __init__(self, dice: Dice) -> None:
-        slots = dice.sample(_SLOTS, 4)
-        self.missing: Final = slots[:2]
-        self.shared: Final = slots[2]
-        self.nobodys: Final = slots[3]
-        self.board: Final = Board(
-            dice, nr_frames=24, ram=FREE - FRAME_SIZE * dice.below(FREE // FRAME_SIZE // 2)
-        )
+        *missing, shared, self.nobodys = dice.sample(_SLOTS, 6)
+        self.board: Final = Board(dice, nr_frames=32, ram=RAM - FRAME_SIZE * dice.below(1 << 12))
         self.reference: Final = self.board.frame()
         self.task: Final = self.board.frame()
-        self.pages: Final = [self._page(dice, slot) for slot in slots[:3]]
-        self.read_only: Final = self._fill(dice, self.pages[2] ^ FRAME_SIZE, 0)
-        words = self.board.words
-        entry = words[entry_pa(self.reference, self.shared)]
-        words[entry_pa(self.task, self.shared)] = entry
+        self.missing: Final = [self._page(dice, slot) for slot in missing]
+        self.shared: Final = self._page(dice, shared)
+        self.read_only: Final = self._fill(dice, self.shared ^ FRAME_SIZE, 0)
+        self.unmapped: Final = self.shared ^ 1 << page_shift(2)
         # The reference has something in its user half as well, which is nobody else's business.
         self.user: Final = self._page(dice, dice.between(1, 255))
-        self.unmapped: Final = self.pages[2] ^ (1 << page_shift(2))
-        self.first_is_store: Final = bool(dice.below(2))
-        first, second, shared = self.pages
-        self.order: Final = [first, *dice.sample((shared, first ^ 8, second, second ^ 16), 4)]
+        words = self.board.words
+        entry = words[entry_pa(self.reference, shared)]
+        words[entry_pa(self.task, shared)] = entry
+
+        again = [va ^ 8 for va in self.missing]
+        others = dice.sample([*self.missing[1:], *again, self.shared], 5)
+        words_stored = [dice.word() if dice.below(2) else None for _ in range(6)]
+        self.touches: Final = [
+            Touch(self.task, va, word)
+            for va, word in zip([self.missing[0], *others], words_stored, strict=True)
+        ]
 
     def _page(self, dice: Dice, slot: int) -> int:
         """Map a page under the reference root, and return an address in it that holds a word."""
@@ -129,37 +117,15 @@ class _Lacking:
 
     def source(self, body: str) -> str:
         """Return the file, with this handler."""
-        touches = "\n".join(
-            f"        mov     rdi, {va:#x}\n        mov     {_operands(self._stores(position))}"
-            for position, va in enumerate(self.order)
-        )
-        main = _MAIN.format(
-            setup=handling.SETUP,
-            task=self.task,
-            touches=touches,
-            direct=DIRECT,
-            body=body,
-        )
-        return handling.source(self.board, main, (self.task,), reference=self.reference)
-
-    def touches(self) -> str:
-        """List what `main` does, for people."""
-        return "\n".join(
-            f"{'store to' if self._stores(position) else 'load from'} {va:#x}"
-            for position, va in enumerate(self.order)
-        )
-
-    def _stores(self, position: int) -> bool:
-        return self.first_is_store and position == 0
+        names = {self.task: "the task"}
+        handler = _HANDLER % body
+        return handling.source(self.board, self.touches, handler, names, reference=self.reference)
 
     def faults(self) -> int:
         """Have the CPU do what `main` does, with a handler that is right, and count its faults."""
         handler = self.handler(self.source(_DONE))
-        for position, va in enumerate(self.order):
-            if self._stores(position):
-                handler.store(self.task, va, self.word(va))
-            else:
-                handler.load(self.task, va)
+        for touch in self.touches:
+            handler.touch(touch)
         return handler.nr_faults
 
     def handler(self, text: str) -> Handler:
@@ -174,8 +140,8 @@ class _Lacking:
         """Have the CPU touch what `main` touches first, with nobody to handle it."""
         from emu import PageFault
 
-        bench, va = Bench(self.board.ram, self.board.words), self.order[0]
-        stop = bench.store(self.task, va, 0) if self.first_is_store else bench.load(self.task, va)
+        bench, (root, va, word) = Bench(self.board.ram, self.board.words), self.touches[0]
+        stop = bench.load(root, va) if word is None else bench.store(root, va, word)
         assert isinstance(stop, PageFault)
         return stop.error_code
 
@@ -186,7 +152,7 @@ class _Lacking:
 
     def check_entry(self, where: int, entry: int) -> None:
         """Write the entry: does the task load what the reference has there?"""
-        bench, va = Bench(self.board.ram, self.board.words), self.order[0]
+        bench, va = Bench(self.board.ram, self.board.words), self.missing[0]
         bench.put(where, entry)
         if bench.value(self.task, va) != bench.value(self.reference, va):
             raise Lost(f"with {entry:#x} at {where:#x}, the task loads another word from {va:#x}")
@@ -194,11 +160,7 @@ class _Lacking:
     def check_faults(self, faults: int) -> None:
         """Count them."""
         if self.faults() != faults:
-            raise Lost(f"the CPU enters a handler that repairs each of them not {faults} times")
-
-
-def _operands(store: bool) -> str:
-    return "[rdi], rax" if store else "rax, [rdi]"
+            raise Lost(f"a handler that repairs each of them is not entered {faults} times")
 
 
 def _new(text: str) -> _Lacking:
@@ -209,7 +171,7 @@ def _new(text: str) -> _Lacking:
 def _check_repair(text: str) -> None:
     lacking = _new(text)
     handler = lacking.handler(text)
-    first, second, _ = lacking.pages
+    first, second, *_ = lacking.missing
     for root, va in ((lacking.task, first), (lacking.task | PCD, second)):
         if handler.load(root, va) != lacking.word(va):
             raise Lost(f"{FILE}: the load from {va:#x} finds another word than the reference's")
@@ -222,27 +184,25 @@ def _check_only_that(text: str) -> None:
     lacking = _new(text)
     handler = lacking.handler(text)
     before, reference = handler.table(lacking.task), handler.table(lacking.reference)
-    for va in lacking.order:
-        handler.load(lacking.task, va)
-    slots = [index(va, 4) for va in lacking.pages[:2]]
+    for touch in lacking.touches:
+        handler.touch(touch)
+    slots = {index(touch.va, 4) for touch in lacking.touches}
     wanted = [reference[slot] if slot in slots else before[slot] for slot in range(ENTRIES)]
     _compare("the task's root", handler.table(lacking.task), wanted)
     _compare("the reference root", handler.table(lacking.reference), reference)
-    if handler.nr_faults != len(slots):
-        raise Lost(f"{FILE}: {handler.nr_faults} page faults for {len(slots)} missing entries")
+    needed = len(slots - {index(lacking.shared, 4)})
+    if handler.nr_faults != needed:
+        raise Lost(f"{FILE}: {handler.nr_faults} page faults for {needed} missing entries")
 
 
 def _check_refusals(text: str) -> None:
     lacking = _new(text)
-    handler = lacking.handler(text)
-    task = lacking.task
-    handler.load(task, lacking.pages[0])
+    handler, task = lacking.handler(text), lacking.task
+    handler.load(task, lacking.missing[0])
     before = handler.table(task)
     nobodys = canonical(lacking.nobodys << page_shift(4), 4)
     handler.must_refuse("the reference has no entry for it, either", task, nobodys)
-    handler.must_refuse(
-        "the task has the entry, and what is missing lies below", task, lacking.unmapped
-    )
+    handler.must_refuse("what is missing lies below the entry", task, lacking.unmapped)
     handler.must_refuse("it is a user's address", task, lacking.user)
     handler.must_refuse("its page is read-only", task, lacking.read_only, store=True)
     _compare("the task's root", handler.table(task), before)
@@ -257,8 +217,7 @@ def _compare(what: str, found: "Sequence[int]", wanted: "Sequence[int]") -> None
 
 def _exercise(dice: Dice) -> Exercise:
     lacking = _Lacking(dice)
-    first = lacking.order[0]
-    what = "store to" if lacking.first_is_store else "load from"
+    first = lacking.missing[0]
     handler = (Source(FILE, "the function page_fault.", lacking.source(_TODO)),)
 
     def solution() -> dict[str, Answer]:
@@ -275,7 +234,7 @@ def _exercise(dice: Dice) -> Exercise:
             Part(
                 "What the CPU pushes",
                 1,
-                (Number("error_code", f"The error code of the {what} {first:#x}."),),
+                (Number("error_code", f"The error code of the first access, to {first:#x}."),),
                 lacking.check_error_code,
             ),
             Part(
@@ -301,7 +260,7 @@ def _exercise(dice: Dice) -> Exercise:
             "reference": f"{lacking.reference:#x}",
             "task": f"{lacking.task:#x}",
             "first": f"{first:#x}",
-            "touches": lacking.touches(),
+            "touches": handling.told(lacking.touches, {lacking.task: "the task"}),
             "ram": lacking.board.listing((lacking.reference, lacking.task)),
         },
         solution=solution,
