@@ -8,7 +8,6 @@ done. And knows what such a file needs to be run by `pagewalk trace`: tables of 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE
 from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.lab import Lost
 from pagewalk.labs.running import STEPS, Routine
@@ -178,10 +177,6 @@ class Handler(Routine):
         """Return the 8 bytes at `pa`."""
         return int(self.memory.words[pa >> 3])
 
-    def table(self, pa: int) -> list[int]:
-        """Return the entries of the table at `pa`."""
-        return self.memory.words[pa >> 3 : (pa >> 3) + ENTRIES].tolist()
-
     def touch(self, touch: Touch, *, cpl: int = 0) -> int:
         """Have the CPU make an access, and return RAX; Lost unless it goes through in the end."""
         if touch.word is None:
@@ -255,11 +250,6 @@ class Handler(Routine):
         self._faults_left -= 1
         if self._faults_left == 0:
             self.cpu.stop()
-
-
-def entry_pa(root: int, slot: int) -> int:
-    """Return where an entry of a table lies."""
-    return (root & ADDRESS) + ENTRY_SIZE * slot
 
 
 def _marked(number: int) -> int:

@@ -10,6 +10,7 @@ from emu.paging import ADDRESS, ENTRIES, FRAME_SIZE, RW, US, A, D, P, page_shift
 from pagewalk.labs import handling
 from pagewalk.labs.bench import Bench
 from pagewalk.labs.board import Board
+from pagewalk.labs.entries import read_table
 from pagewalk.labs.handling import Handler, Touch
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE
@@ -118,6 +119,9 @@ class _Forked:
         for va in words:
             self.board.words[self.shared[va & -FRAME_SIZE] + va % FRAME_SIZE] = dice.word()
         self.last: Final = Touch(dice.choice((self.parent, self.child)), dice.choice(words))
+        self.asked: Final = Touch(
+            dice.choice((self.parent, self.child)), words[words.index(self.last.va) - 1]
+        )
         first = Touch(dice.choice((self.parent, self.child)), self.last.va, dice.word())
         between = [
             Touch(
@@ -193,8 +197,8 @@ class _Forked:
             raise Lost(f"at {self.last.va:#x}, {self.names[self.last.root]} finds another word")
 
     def check_frame(self, frame: int) -> None:
-        """Change what is in that frame: does the task see it that made the first store?"""
-        handler, (root, va, _) = self.after(), self.touches[0]
+        """Change what is in that frame: does the task see it?"""
+        handler, (root, va, _) = self.after(), self.asked
         pa = frame + va % FRAME_SIZE
         if frame % FRAME_SIZE or pa >= self.board.ram:
             raise Lost(f"{frame:#x} is no frame of this RAM")
@@ -217,16 +221,25 @@ def _check_copies(text: str) -> None:
         (3, forked.copied[0], forked.parent, forked.child),
         (0, forked.copied[1], forked.child, forked.parent),
     ):
-        before = handler.table(forked.shared[page])  # a page's words, here
+        before = _contents(handler, reader, page)
         va = page + 0x7F8
         if handler.load(writer, va) != before[0xFF]:  # and the translation may be remembered
             raise Lost(f"{FILE}: {va:#x} is changed by a load")
         handler.store(writer, va, page, cpl=cpl)
-        after = [handler.load(writer, page + 8 * at, cpl=3) for at in range(ENTRIES)]
-        if after != [*before[:0xFF], page, *before[0x100:]]:
+        if handler.load(writer, va, cpl=3) != page:
+            raise Lost(f"{FILE}: {va:#x} does not hold what was stored there")
+        if _contents(handler, writer, page) != [*before[:0xFF], page, *before[0x100:]]:
             raise Lost(f"{FILE}: the copy of {page:#x} is not what the page was, and the new word")
-        if [handler.load(reader, page + 8 * at) for at in range(ENTRIES)] != before:
+        if handler.load(reader, va) != before[0xFF] or _contents(handler, reader, page) != before:
             raise Lost(f"{FILE}: a store to {page:#x} changes what the other task finds there")
+
+
+def _contents(handler: Handler, root: int, page: int) -> list[int]:
+    """Return the words of the frame that the CPU comes to for `page`."""
+    handler.load(root, page)
+    pa = handler.walk(root, page).pa
+    assert pa is not None
+    return read_table(handler.memory, pa)
 
 
 def _check_once(text: str) -> None:
@@ -269,12 +282,12 @@ def _check_refusals(text: str) -> None:
 
 def _exercise(dice: Dice) -> Exercise:
     forked = _Forked(dice)
-    (first_root, first, _), (last_root, last, _) = forked.touches[0], forked.last
+    (asked_root, asked, _), (last_root, last, _) = forked.asked, forked.last
     handler = (Source(FILE, "the function page_fault.", forked.source(_TODO)),)
 
     def solution() -> dict[str, Answer]:
         after = forked.after()
-        pa = after.walk(first_root, first).pa
+        pa = after.walk(asked_root, asked).pa
         assert pa is not None
         return {
             "error_code": forked.error_code(),
@@ -310,7 +323,7 @@ def _exercise(dice: Dice) -> Exercise:
                 (
                     Number(
                         "frame",
-                        f"The frame in which {forked.names[first_root]} has {first:#x} then.",
+                        f"The frame in which {forked.names[asked_root]} has {asked:#x} then.",
                     ),
                 ),
                 forked.check_frame,
@@ -324,6 +337,8 @@ def _exercise(dice: Dice) -> Exercise:
             "child": f"{forked.child:#x}",
             "ram": forked.board.listing(),
             "free": " -> ".join(f"{frame:#x}" for frame in forked.free),
+            "asked": f"{asked:#x}",
+            "asked_by": forked.names[asked_root],
             "touches": handling.told(forked.touches, forked.names),
         },
         solution=solution,

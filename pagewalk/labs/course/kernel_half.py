@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, RW, P, canonical, index, page_shift
 from pagewalk.labs.bench import Bench
 from pagewalk.labs.board import DIRECT, Board
+from pagewalk.labs.entries import entry_pa, read_table, require_equal
 from pagewalk.labs.lab import Answer, ErrorCode, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE, Routine
 from pagewalk.labs.seeded import Dice
@@ -92,7 +93,7 @@ class _Half:
         self.kernel: Final = _address(dice, shared)
         for root, va in ((self.a, self.kernel), (self.a, self.user), (self.b, self.user)):
             self._page(dice, root, va)
-        words[self.b + ENTRY_SIZE * shared] = words[self.a + ENTRY_SIZE * shared]
+        words[entry_pa(self.b, shared)] = words[entry_pa(self.a, shared)]
 
         # A page of the shared slot whose entry is still to be written, into a table that is there.
         self.new: Final = self.kernel ^ dice.between(1, 511) << page_shift(1)
@@ -105,7 +106,7 @@ class _Half:
         scratch = frame()
         self._page(dice, scratch, self.top)
         self.top_slot: Final = own
-        self.top_entry: Final = words.pop(scratch + ENTRY_SIZE * own)
+        self.top_entry: Final = words.pop(entry_pa(scratch, own))
 
         self.kernel_word: Final = dice.word()
         self.user_word: Final = dice.word()
@@ -148,7 +149,7 @@ class _Half:
         bench.store(self.a, self.kernel, self.kernel_word)
         bench.store(self.a, self.user, self.user_word)
         bench.put(self.new_entry_pa, self.new_entry)
-        bench.put(self.a + ENTRY_SIZE * self.top_slot, self.top_entry)
+        bench.put(entry_pa(self.a, self.top_slot), self.top_entry)
         return bench
 
     # -- what the CPU says of an answer
@@ -214,27 +215,20 @@ def _check_share(text: str) -> None:
     routine = Routine(text, "share.S", "share_kernel_half")
     routine.put(half.board.words)
     routine.lend_kernel_half(half.b)
-    old = _entries(routine, half.b)
-    routine.put({half.child + ENTRY_SIZE * slot: 0xBAD for slot in range(ENTRIES)})
+    old = read_table(routine.memory, half.b)
+    routine.put({entry_pa(half.child, slot): 0xBAD for slot in range(ENTRIES)})
     routine.call(rdi=DIRECT + half.child, rsi=DIRECT + half.b)
-    if _entries(routine, half.b) != old:
-        raise Lost("share_kernel_half changes the old root")
-    new = _entries(routine, half.child)
-    for slot, (entry, wanted) in enumerate(zip(new, [0] * 256 + old[KERNEL_HALF:], strict=True)):
-        if entry != wanted:
-            raise Lost(f"slot {slot} of the new root holds {entry:#x}: expected {wanted:#x}")
+    new = read_table(routine.memory, half.child)
+    wanted = [0] * KERNEL_HALF + old[KERNEL_HALF:]
+    require_equal("the old root (share.S)", read_table(routine.memory, half.b), old)
+    require_equal("the new root (share.S)", new, wanted)
     bench = Bench(half.board.ram, half.board.words)
     for slot, entry in enumerate(new):
-        bench.put(half.child + ENTRY_SIZE * slot, entry)
+        bench.put(entry_pa(half.child, slot), entry)
     if bench.value(half.child, half.kernel) != bench.value(half.a, half.kernel):
         raise Lost("the new task does not load what the kernel has at its address")
     if _error_code(bench.load(half.child, half.user)) is None:
         raise Lost("the new task loads from a user address, where nothing is mapped yet")
-
-
-def _entries(routine: Routine, root: int) -> list[int]:
-    at = root // ENTRY_SIZE
-    return routine.memory.words[at : at + ENTRIES].tolist()
 
 
 def _exercise(dice: Dice) -> Exercise:
@@ -249,7 +243,7 @@ def _exercise(dice: Dice) -> Exercise:
             "new_word": words[(half.new_entry & -FRAME_SIZE) + half.new % FRAME_SIZE],
             "in_a": None,
             "in_b": _error_code(half.after().store(half.b, half.top, 1)),
-            "entry_pa": half.b + ENTRY_SIZE * index(half.top, 4),
+            "entry_pa": entry_pa(half.b, index(half.top, 4)),
             "entry": half.top_entry,
             "share.S": half.source(done),
         }

@@ -4,19 +4,17 @@ The tables are those of lab 9: a reference root, as init_mm's, and a task's, whi
 entries. What is repaired here was for a long time how Linux kept the vmalloc area in sync.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from emu.paging import ENTRIES, FRAME_SIZE, PCD, RW, A, canonical, index, page_shift
+from emu.paging import FRAME_SIZE, PCD, RW, canonical, index, page_shift
 from pagewalk.labs import handling
 from pagewalk.labs.bench import Bench
 from pagewalk.labs.board import Board
-from pagewalk.labs.handling import Handler, Touch, entry_pa
+from pagewalk.labs.entries import entry_pa, filled, read_table, require_equal
+from pagewalk.labs.handling import Handler, Touch
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE
 from pagewalk.labs.seeded import Dice
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 FILE: Final = "lazy.S"
 RAM: Final = FREE  # so that the tables are the same when they are checked
@@ -121,6 +119,11 @@ class _Lacking:
         handler = _HANDLER % body
         return handling.source(self.board, self.touches, handler, names, reference=self.reference)
 
+    def require(self, handler: Handler, root: int, wanted: list[int]) -> None:
+        """Raise Lost unless a root holds these entries after the handler's work."""
+        whose = "the task's root" if root == self.task else "the reference root"
+        require_equal(f"{whose} ({FILE})", read_table(handler.memory, root), wanted)
+
     def faults(self) -> int:
         """Have the CPU do what `main` does, with a handler that is right, and count its faults."""
         handler = self.handler(self.source(_DONE))
@@ -183,13 +186,13 @@ def _check_repair(text: str) -> None:
 def _check_only_that(text: str) -> None:
     lacking = _new(text)
     handler = lacking.handler(text)
-    before, reference = handler.table(lacking.task), handler.table(lacking.reference)
+    before = read_table(handler.memory, lacking.task)
+    reference = read_table(handler.memory, lacking.reference)
     for touch in lacking.touches:
         handler.touch(touch)
     slots = {index(touch.va, 4) for touch in lacking.touches}
-    wanted = [reference[slot] if slot in slots else before[slot] for slot in range(ENTRIES)]
-    _compare("the task's root", handler.table(lacking.task), wanted)
-    _compare("the reference root", handler.table(lacking.reference), reference)
+    lacking.require(handler, lacking.task, filled(before, reference, slots))
+    lacking.require(handler, lacking.reference, reference)
     needed = len(slots - {index(lacking.shared, 4)})
     if handler.nr_faults != needed:
         raise Lost(f"{FILE}: {handler.nr_faults} page faults for {needed} missing entries")
@@ -199,20 +202,13 @@ def _check_refusals(text: str) -> None:
     lacking = _new(text)
     handler, task = lacking.handler(text), lacking.task
     handler.load(task, lacking.missing[0])
-    before = handler.table(task)
+    before = read_table(handler.memory, task)
     nobodys = canonical(lacking.nobodys << page_shift(4), 4)
     handler.must_refuse("the reference has no entry for it, either", task, nobodys)
     handler.must_refuse("what is missing lies below the entry", task, lacking.unmapped)
     handler.must_refuse("it is a user's address", task, lacking.user)
     handler.must_refuse("its page is read-only", task, lacking.read_only, store=True)
-    _compare("the task's root", handler.table(task), before)
-
-
-def _compare(what: str, found: "Sequence[int]", wanted: "Sequence[int]") -> None:
-    """Compare two tables; A is the CPU's."""
-    for slot, (entry, right) in enumerate(zip(found, wanted, strict=True)):
-        if (entry ^ right) & ~A:
-            raise Lost(f"{FILE}: slot {slot} of {what} is {entry:#x} then: expected {right:#x}")
+    lacking.require(handler, task, before)
 
 
 def _exercise(dice: Dice) -> Exercise:
