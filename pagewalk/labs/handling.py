@@ -8,12 +8,14 @@ done. And knows what such a file needs to be run by `pagewalk trace`: tables of 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from emu.paging import FRAME_SIZE
 from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.lab import Lost
 from pagewalk.labs.running import STEPS, Routine
 
 if TYPE_CHECKING:
     from emu import Stop
+    from emu.interrupts import Delivery, Exc
     from emu.walk import Walk
 
 _CODE: Final = 0xFFFF_FFFF_7000_0000  # in a slot that every root is lent; for user mode, too
@@ -141,6 +143,7 @@ class Handler(Routine):
         self.nr_faults = 0
         """How often the handler was entered."""
         self._faults_left = _MOST_FAULTS
+        self._last_fault: Exc | None = None
         self.put(board.words)
         for root in roots:
             self.lend_kernel_half(root)
@@ -235,9 +238,12 @@ class Handler(Routine):
     def _ending(self, stop: "Stop") -> str:
         from pagewalk.render_trace import with_symbol
 
-        if self._faults_left <= 0:
+        last = self._last_fault
+        if self._faults_left > 0 or last is None:
+            return with_symbol(stop, self._bare.symbol)
+        if _CODE <= last.rip < _CODE + FRAME_SIZE:
             return "whenever it returns, the same instruction faults again"
-        return with_symbol(stop, self._bare.symbol)
+        return f"it faults itself: {with_symbol(last, self._bare.symbol)}"
 
     def _address(self, name: str) -> int:
         try:
@@ -245,8 +251,9 @@ class Handler(Routine):
         except ValueError:
             raise Lost(f"{self._file} has no label {name} any more") from None
 
-    def _count(self, _: object) -> None:
+    def _count(self, delivery: "Delivery") -> None:
         self.nr_faults += 1
+        self._last_fault = delivery.exceptions[-1]
         self._faults_left -= 1
         if self._faults_left == 0:
             self.cpu.stop()

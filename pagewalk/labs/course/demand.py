@@ -9,6 +9,7 @@ from typing import Final
 from emu.paging import ADDRESS, FRAME_SIZE, RW, US, A, D, P, page_shift
 from pagewalk.labs import handling
 from pagewalk.labs.board import Board
+from pagewalk.labs.entries import read_table
 from pagewalk.labs.handling import Handler, Touch
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE
@@ -17,6 +18,7 @@ from pagewalk.labs.seeded import Dice
 FILE: Final = "demand.S"
 _PAGES: Final = 16  # of the area; its middle is a border of 2 MiB, so that two tables map it
 _FREE: Final = 12  # frames in the list
+_GARBAGE: Final = 0xBAD000 | P | RW | US
 _HANDLER: Final = f"""\
 # page_fault: map a fresh page where the task has touched its area for the first time.
 #
@@ -137,6 +139,8 @@ class _Area:
         """Return the handler of a file, on these tables."""
         handler = Handler(text, FILE, self.board, (self.task,))
         handler.set(**self._variables())
+        for frame in self.free:  # all of them are full of what passes for entries
+            handler.put(dict.fromkeys(range(frame + 8, frame + FRAME_SIZE, 8), _GARBAGE))
         return handler
 
     def after(self) -> Handler:
@@ -191,7 +195,10 @@ def _check_pages(text: str) -> None:
     handler = area.handler(text)
     for cpl, page in zip((0, 3) * 3, Dice(text).sample(_thirds(area), 6), strict=True):
         va = page | 0xFF8
-        if handler.load(area.task, va, cpl=cpl) != 0:
+        loaded = handler.load(area.task, va, cpl=cpl)
+        pa = handler.walk(area.task, page).pa
+        assert pa is not None
+        if loaded or any(read_table(handler.memory, pa)):
             raise Lost(f"{FILE}: the page at {page:#x} is not zeroed")
         handler.store(area.task, va, page, cpl=3)
     for page in _thirds(area):
