@@ -1,7 +1,7 @@
-"""A CPU over a lab's words: one load or store at a time, under a CR3 that is given.
+"""A CPU over a lab's words: it makes one access at a time, under a CR3 that is given or left.
 
-Knows how to have code under any root: a top-level entry that the address does not use is lent to
-it. Refuses to know what the access is to show. What a student's answer makes impossible is Lost.
+Knows how to have code under any root. Writing CR3 invalidates the TLB, and nothing else does unless
+asked to. Refuses to know what an access is to show. What an answer makes impossible is Lost.
 """
 
 from collections.abc import Mapping
@@ -12,30 +12,36 @@ from pagewalk.labs.lab import Lost
 if TYPE_CHECKING:
     from emu import Cpu, PhysAddr, Stop
 
-_OWN: Final = 1 << 20  # bytes of RAM behind the lab's, for code and its tables
-_SLOTS: Final = (300, 301)
-_LOAD: Final = bytes.fromhex("488b07f4")  # mov rax, [rdi]; hlt
-_STORE: Final = bytes.fromhex("488907f4")  # mov [rdi], rax; hlt
-_HLT: Final = 3  # where it is in both of them
+LOAD, STORE, INVLPG = 0, 4, 8
+"""Where each of them begins in ROUTINES; the `hlt` that ends it is HLT bytes behind."""
+HLT: Final = 3
+ROUTINES: Final = bytes.fromhex(
+    "488b07f4"  # mov rax, [rdi]; hlt
+    "488907f4"  # mov [rdi], rax; hlt
+    "0f013ff4"  # invlpg [rdi]; hlt
+)
+_OWN: Final = 1 << 20  # bytes of RAM behind the lab's, for the routines and their tables
+_SLOT: Final = 300
+"""The top-level entry that every root lends to the routines; no lab uses it."""
+
+_MARK: Final = 0x6B72616D  # no lab's word
 
 
 class Bench:
-    """RAM that holds `words`, and a CPU over it."""
+    """RAM that holds `words`, and a CPU."""
 
     def __init__(self, ram: int, words: Mapping[int, int], *, levels: int = 4) -> None:
         from emu import Machine, VirtAddr, map_page
         from emu.paging import canonical, page_shift
 
         self._ram: Final = ram
-        self._levels: Final = levels
         self._machine: Final = Machine(ram=ram + _OWN, levels=levels, frames=(ram, ram + _OWN))
         memory, frames, paging = self._machine.memory, self._machine.frames, self.cpu.paging
         self._paging: Final = paging
+        self._code: Final = canonical(_SLOT << page_shift(levels), levels)
         code = frames.allocate()
-        memory.write(code, _LOAD + _STORE)
-        self._code: Final = {slot: canonical(slot << page_shift(levels), levels) for slot in _SLOTS}
-        for va in self._code.values():
-            map_page(memory, frames, paging, VirtAddr(va), code, 0)
+        memory.write(code, ROUTINES)
+        map_page(memory, frames, paging, VirtAddr(self._code), code, 0)
         for pa, word in words.items():
             self.put(pa, word)
 
@@ -44,8 +50,22 @@ class Bench:
         """The CPU."""
         return self._machine.cpu
 
+    @property
+    def cr3(self) -> int:
+        """CR3. Writing it invalidates the TLB; Lost if the lab has no RAM where it points."""
+        return self.cpu.cr3
+
+    @cr3.setter
+    def cr3(self, cr3: int) -> None:
+        from emu.paging import ENTRY_SIZE, FRAME_SIZE
+
+        lent = self._in_ram((cr3 & -FRAME_SIZE) + ENTRY_SIZE * _SLOT)
+        words = self._machine.memory.words
+        words[lent // ENTRY_SIZE] = words[self._paging.root // ENTRY_SIZE + _SLOT]
+        self.cpu.paging = self._paging.with_root(cr3)
+
     def put(self, pa: int, word: int) -> None:
-        """Store 8 bytes in RAM; Lost if the lab has none there."""
+        """Store 8 bytes in RAM, from outside; Lost if the lab has none there."""
         self._machine.memory.write(self._in_ram(pa), word.to_bytes(8, "little"))
 
     def get(self, pa: int) -> int:
@@ -53,36 +73,29 @@ class Bench:
         return int.from_bytes(self._machine.memory.read(self._in_ram(pa), 8), "little")
 
     def load(self, cr3: int, va: int) -> "Stop":
-        """Have the CPU load 8 bytes; they are in Returned, unless something stopped it."""
-        return self._touch(cr3, va, 0, 0)
+        """Write CR3 and have the CPU load 8 bytes; they are in Returned, unless it was stopped."""
+        self.cr3 = cr3
+        return self.access(LOAD, va)
 
     def store(self, cr3: int, va: int, word: int) -> "Stop":
-        """Have the CPU store 8 bytes."""
-        return self._touch(cr3, va, len(_LOAD), word)
+        """Write CR3 and have the CPU store 8 bytes."""
+        self.cr3 = cr3
+        return self.access(STORE, va, word)
+
+    def access(self, routine: int, va: int, word: int = 0) -> "Stop":
+        """Have the CPU run LOAD, STORE or INVLPG under the CR3 and with the TLB that it has."""
+        code = self._code + routine
+        return self.cpu.run(code, returns_to=code + HLT, rdi=va, rax=word)
 
     def value(self, cr3: int, va: int) -> int:
-        """Have the CPU load 8 bytes and return them; Lost if it cannot."""
-        from emu import Returned
+        """Write CR3, have the CPU load 8 bytes and return them; Lost if it cannot."""
+        return loaded(self.load(cr3, va), f"with CR3 = {cr3:#x}, a load from {va:#x}")
 
-        stop = self.load(cr3, va)
-        if not isinstance(stop, Returned):
-            raise Lost(f"with CR3 = {cr3:#x}, a load from {va:#x} does not go through: {stop}")
-        return stop.value
-
-    def _touch(self, cr3: int, va: int, routine: int, word: int) -> "Stop":
-        """Load CR3, and run a routine from the slot that `va` does not use."""
-        from emu.paging import ADDRESS, ENTRY_SIZE, index
-
-        slot = _SLOTS[index(va, self._levels) == _SLOTS[0]]
-        lent = self._in_ram((cr3 & ADDRESS) + ENTRY_SIZE * slot) // ENTRY_SIZE
-        words = self._machine.memory.words
-        before, words[lent] = words[lent], words[self._paging.root // ENTRY_SIZE + slot]
-        self.cpu.paging = self._paging.with_root(cr3)
-        code = self._code[slot] + routine
-        try:
-            return self.cpu.run(code, returns_to=code + _HLT, rdi=va, rax=word)
-        finally:
-            words[lent] = before
+    def check_translation(self, cr3: int, va: int, pa: int) -> None:
+        """Put a mark at `pa`, and have the CPU load from `va`; Lost unless it finds the mark."""
+        self.put(pa, _MARK)
+        if self.value(cr3, va) != _MARK:
+            raise Lost(f"the CPU, loading from {va:#x}, does not find what is put at pa {pa:#x}")
 
     def _in_ram(self, pa: int) -> "PhysAddr":
         from emu import PhysAddr
@@ -90,3 +103,17 @@ class Bench:
         if pa + 8 > self._ram:
             raise Lost(f"pa {pa:#x} is outside RAM, which ends at {self._ram:#x}")
         return PhysAddr(pa)
+
+
+def stop_text(stop: "Stop") -> str:
+    """Say how an access ended, without the address of our own routine."""
+    return str(stop).partition(", rip ")[0].partition(" at rip ")[0]
+
+
+def loaded(stop: "Stop", what: str) -> int:
+    """Return what a load has found; Lost, saying `what` has failed, if it did not go through."""
+    from emu import Returned
+
+    if not isinstance(stop, Returned):
+        raise Lost(f"{what} fails: {stop_text(stop)}")
+    return stop.value

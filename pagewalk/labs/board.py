@@ -63,6 +63,11 @@ class Board:
         size = PS if level > 1 else 0
         self.words[table + ENTRY_SIZE * index(va, level)] = pa | flags | size | P
 
+    @property
+    def below(self) -> int:
+        """The pa at which the frames begin; what lies below is free for large pages."""
+        return self._frames.start
+
     def walk(self, root: int, va: int) -> Walk:
         """Return the entries that translate `va` from `root`."""
         paging = Paging.long_mode(root, levels=self.levels)
@@ -79,15 +84,16 @@ class Board:
         return {pa: word for pa, word in self.words.items() if pa & ADDRESS != frame}
 
     def listing(self, frames: Iterable[int] | None = None) -> str:
-        """Return what RAM holds, for the text of a lab: a line for each word that is not 0."""
+        """Return what frames hold, for the text of a lab: a line for each word that is not 0.
+
+        That is all frames of the board, unless some are named; large pages are not among them.
+        """
+        wanted = self._frames if frames is None else frames
         lines = []
-        for frame in sorted(self._in_use() if frames is None else frames):
-            lines.append(f"frame {frame:#x}")
-            lines += [
-                f"    [{pa % FRAME_SIZE // ENTRY_SIZE:3}] {self.words[pa]:#018x}"
-                for pa in sorted(self.words)
-                if pa & ADDRESS == frame
-            ]
+        for frame, found in self._by_frame():
+            if frame in wanted:
+                lines.append(f"frame {frame:#x}")
+                lines += [f"    [{(pa - frame) // ENTRY_SIZE:3}] {w:#018x}" for pa, w in found]
         return "\n".join(lines)
 
     def source(self, body: str, roots: Iterable[int]) -> str:
@@ -102,6 +108,7 @@ class Board:
             "        .globl  main",
             "        .type   main, @function",
             "main:",
+            *self._stores(),
             "        # What `pagewalk trace` needs itself must be in every root that is loaded.",
             f"        mov     rbx, {DIRECT:#x}          # all of RAM is mapped here",
             "        mov     rcx, cr3",
@@ -111,6 +118,14 @@ class Board:
             lines += [f"        mov     [rip + {_label(root)} + 8 * {slot}], rdx" for root in roots]
         lines += ["", body.strip("\n"), "", *self._section()]
         return "\n".join(lines) + "\n"
+
+    def _stores(self) -> Iterator[str]:
+        """Yield the stores of what lies in none of the frames: in large pages."""
+        for pa, word in sorted(self.words.items()):
+            if pa & ADDRESS not in self._frames:
+                yield f"        mov     rax, {word:#x}"
+                yield f"        mov     rcx, {DIRECT + pa:#x}          # pa {pa:#x}"
+                yield "        mov     [rcx], rax"
 
     def _section(self) -> Iterator[str]:
         """Yield the section that becomes the board's frames."""
@@ -131,9 +146,6 @@ class Board:
     def _by_frame(self) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         for frame, found in groupby(sorted(self.words.items()), lambda word: word[0] & ADDRESS):
             yield frame, list(found)
-
-    def _in_use(self) -> list[int]:
-        return [frame for frame, _ in self._by_frame()]
 
 
 def _label(frame: int) -> str:

@@ -57,10 +57,14 @@ def check(directory: Path, given: Given, *, seconds: float = SECONDS) -> Report:
     reasons: list[str | None] = []
     while len(reasons) < len(parts):
         with _judging(directory, given, first=len(reasons)) as process:
-            for line in _lines(process, seconds):
-                reasons.append(json.loads(line))
-            if len(reasons) < len(parts):  # the next process goes on behind the part it died of
-                reasons.append(_ending(process, seconds))
+            try:
+                for line in _lines(process, seconds):
+                    reasons.append(json.loads(line))
+            except TimeoutError:
+                reasons.append(f"it takes longer than {seconds:g} seconds")
+            else:
+                if len(reasons) < len(parts):  # the next one goes on behind what it died of
+                    reasons.append(_ending(process))
     results = (
         Result(part.title, part.points, reason) for part, reason in zip(parts, reasons, strict=True)
     )
@@ -93,14 +97,16 @@ def _judging(directory: Path, given: Given, *, first: int) -> Iterator["subproce
 
 
 def _lines(process: "subprocess.Popen[bytes]", seconds: float) -> Iterator[bytes]:
-    """Yield the lines that the process prints, as long as none takes longer than `seconds`."""
+    """Yield the lines that the process prints; TimeoutError if one takes longer than `seconds`."""
     assert process.stdout is not None
     output = process.stdout.fileno()
     rest = b""
     deadline = time.monotonic() + seconds
     while True:
         ready, _, _ = select.select([output], [], [], max(0.0, deadline - time.monotonic()))
-        data = os.read(output, 1 << 16) if ready else b""
+        if not ready:
+            raise TimeoutError
+        data = os.read(output, 1 << 16)
         if not data:
             return
         *lines, rest = (rest + data).split(b"\n")
@@ -109,12 +115,9 @@ def _lines(process: "subprocess.Popen[bytes]", seconds: float) -> Iterator[bytes
             deadline = time.monotonic() + seconds
 
 
-def _ending(process: "subprocess.Popen[bytes]", seconds: float) -> str:
+def _ending(process: "subprocess.Popen[bytes]") -> str:
     """Say why the process judged no further."""
-    try:
-        status = process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        return f"it takes longer than {seconds:g} seconds"
+    status = process.wait()
     if status < 0:
         name = signal.Signals(-status).name
         return f"it ended the emulator ({name}): some instruction in it is more than that can bear"

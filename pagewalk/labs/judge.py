@@ -2,7 +2,7 @@
 
 Judges the parts from FIRST on, one after the other, and prints for each a line of JSON: null, or
 the reason for the lost points. It may die of what it runs, or run for ever: `checking` looks after
-that. Its memory is limited here.
+that.
 """
 
 import json
@@ -17,28 +17,30 @@ from pagewalk.labs.lab import Lost, Part
 from pagewalk.labs.submission import Submission
 from pagewalk.sources import shown
 
-_MOST_MEMORY: Final = 6 << 30  # address space: two machines' RAM, and what the engine reserves
+_LONGEST: Final = 300  # characters of a reason: a student's line can be of any length
 
 
 def judge(part: Part, submission: Submission) -> str | None:
-    """Return why the part's points are lost, or None if they are earned."""
+    """Return why the part's points are lost, in one line, or None if they are earned."""
     try:
         part.check(*[submission.value(ask) for ask in part.asks])
     except Lost as lost:
-        return str(lost)
+        return _line(str(lost))
     except EmuError as error:  # code can be such that the emulator gives up on it
-        return f"the emulator cannot go on: {shown(str(error))}"
+        return _line(f"the emulator cannot go on: {error}")
     except MemoryError:
         return "this takes more memory than there is for it"
     return None
 
 
+def _line(text: str) -> str:
+    line = shown(text)
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"
+
+
 def main(directory: str, name: str, seed: str, first: str) -> None:
     """Judge the parts from the one with number `first` (from 0) on."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = _MOST_MEMORY if hard == resource.RLIM_INFINITY else min(hard, _MOST_MEMORY)
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     lab = find(name)
     assert lab is not None
     submission = Submission(Path(directory))

@@ -7,6 +7,7 @@ Refuses to know what is right. Nothing outside the directory is read, and no fil
 import os
 import stat
 import tomllib
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -28,13 +29,15 @@ class Submission:
 
     def __init__(self, directory: Path) -> None:
         self._directory: Final = directory
-        self._answers: dict[str, object] | None = None
 
     def value(self, ask: Ask) -> Answer:
         """Return the answer to what is asked; Lost if there is none, or it has another form."""
         if isinstance(ask, Source):
             return self._text(ask.key, MOST_SOURCE)
-        answer = self._toml().get(ask.key, "")
+        answers = self._answers
+        if isinstance(answers, Lost):
+            raise answers
+        answer = answers.get(ask.key, "")
         if answer == "":
             raise Lost(f"{ask.key} is not answered")
         try:
@@ -42,14 +45,15 @@ class Submission:
         except ValueError:
             raise Lost(f"{ask.key} is {_show(answer)}: expected {ask.form}") from None
 
-    def _toml(self) -> dict[str, object]:
-        if self._answers is None:
-            text = self._text(ANSWERS, MOST_TOML)
-            try:
-                self._answers = tomllib.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise Lost(f"{ANSWERS} is not TOML: {shown(str(error))}") from None
-        return self._answers
+    @cached_property
+    def _answers(self) -> dict[str, object] | Lost:
+        """What answers.toml says, or why it says nothing."""
+        try:
+            return tomllib.loads(self._text(ANSWERS, MOST_TOML))
+        except Lost as lost:
+            return lost
+        except (ValueError, RecursionError) as error:
+            return Lost(f"{ANSWERS} is not TOML: {shown(str(error))}")
 
     def _text(self, name: str, most: int) -> str:
         try:
@@ -65,10 +69,13 @@ def read_text(path: Path, most: int) -> str:
         opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise Unreadable(getattr(error, "strerror", None) or str(error)) from None
-    with open(opened, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(opened).st_mode):
             raise Unreadable("no regular file")
-        raw = file.read(most + 1)
+        with open(opened, "rb", closefd=False) as file:
+            raw = file.read(most + 1)
+    finally:
+        os.close(opened)
     if len(raw) > most:
         raise Unreadable(f"more than {most} bytes")
     try:
