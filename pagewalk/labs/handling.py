@@ -8,7 +8,8 @@ done. And knows what such a file needs to be run by `pagewalk trace`: tables of 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from emu.paging import FRAME_SIZE
+from emu.paging import FRAME_SIZE, PhysAddr
+from pagewalk.labs.bench import HLT, LOAD, ROUTINES, STORE
 from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.lab import Lost
 from pagewalk.labs.running import STEPS, Routine
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 _CODE: Final = 0xFFFF_FFFF_7000_0000  # in a slot that every root is lent; for user mode, too
 _CODE_PA: Final = 0x1000
 _SYSTEM_PA: Final = 0x2000  # IDT; in the frame behind it GDT and TSS
-_LOAD: Final = bytes.fromhex("488b07f4")  # mov rax, [rdi]; hlt
-_STORE: Final = bytes.fromhex("488907f4")  # mov [rdi], rax; hlt
-_HLT: Final = 3  # where it is in both of them
 _MOST_FAULTS: Final = 50  # of one access: each level of the tables may need one
 _KEPT: Final = (*("rcx", "rdx", "rbx", "rbp", "rsi"), *(f"r{n}" for n in range(8, 16)))
 
@@ -134,7 +132,6 @@ class Handler(Routine):
     """The handler, and a CPU whose page faults lead to it."""
 
     def __init__(self, text: str, file: str, board: Board, roots: Iterable[int]) -> None:
-        from emu import VirtAddr, write_virtual
         from emu.fault import PF
         from emu.system import write_system_tables
 
@@ -148,7 +145,7 @@ class Handler(Routine):
         for root in roots:
             self.lend_kernel_half(root)
         where = self.memory, self._paging
-        write_virtual(*where, VirtAddr(_CODE), _LOAD + _STORE)
+        self.memory.write(PhysAddr(_CODE_PA), ROUTINES)
         handlers = {PF: self._bare.entry}
         tables = write_system_tables(*where, DIRECT + _SYSTEM_PA, handlers, rsp0=self._rsp)
         self.cpu.gdt, self.cpu.idt, self.cpu.tr = tables
@@ -189,11 +186,11 @@ class Handler(Routine):
 
     def load(self, root: int, va: int, *, cpl: int = 0) -> int:
         """Have the CPU load 8 bytes; Lost unless that goes through in the end."""
-        return self._through(root, va, 0, 0, cpl)
+        return self._through(root, va, LOAD, 0, cpl)
 
     def store(self, root: int, va: int, word: int, *, cpl: int = 0) -> None:
         """Have the CPU store 8 bytes; Lost unless that goes through in the end."""
-        self._through(root, va, len(_LOAD), word, cpl)
+        self._through(root, va, STORE, word, cpl)
 
     def must_refuse(
         self, why: str, root: int, va: int, *, store: bool = False, cpl: int = 0
@@ -201,7 +198,7 @@ class Handler(Routine):
         """Have the CPU touch what the handler is not to repair; Lost if it does not give up."""
         from emu import Halted, Returned, VirtAddr
 
-        stop = self._touch(root, va, len(_LOAD) * store, 0, cpl)
+        stop = self._touch(root, va, STORE if store else LOAD, 0, cpl)
         if isinstance(stop, Returned):
             raise Lost(f"{self._file}: {va:#x} can be touched, though {why}")
         if stop != Halted(VirtAddr(self._give_up)):
@@ -232,7 +229,7 @@ class Handler(Routine):
         kept = {name: _marked(number) for number, name in enumerate(_KEPT)}
         at = _CODE + routine
         return self.cpu.run(
-            at, returns_to=at + _HLT, step_limit=STEPS, rsp=self._rsp, rdi=va, rax=word, **kept
+            at, returns_to=at + HLT, step_limit=STEPS, rsp=self._rsp, rdi=va, rax=word, **kept
         )
 
     def _ending(self, stop: "Stop") -> str:

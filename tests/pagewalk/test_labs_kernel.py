@@ -99,7 +99,7 @@ def changed(name, file, old, new):
         ("kernel-half", "rep stosq", "rep stosq\n mov [rsi + 8], rax\n mov [rsi], rdi",
          "What fork copies", "of the old root (share.S) holds"),
         ("missing-entry", "jbe .Lslot", "jb .Lslot", "In assembly: every task has it",
-         "does not go through"),
+         "fails: #PF at"),
         ("missing-entry", "mov [r10 + 8 * rcx], rax", "mov [r10 + 8 * rcx], rax\n mov [r10], rax",
          "In assembly: nothing else", "of the root at"),
         ("missing-entry", "inc r9", "inc r9\n mov rbx, r9", "In assembly: every task has it",
