@@ -45,9 +45,9 @@ _MAIN: Final = """\
 bad_fault:
         hlt
 """
-FRAME: Final = """\
+FRAME: Final = f"""\
 #           on the stack: [rsp] the error code: P is bit 0, W bit 1, U bit 2; behind it, 8 bytes
-#               each, RIP, CS, RFLAGS, RSP, SS. All of RAM is mapped from 0xffff888000000000 on."""
+#               each, RIP, CS, RFLAGS, RSP, SS. All of RAM is mapped from {DIRECT:#x} on."""
 """What the header of every handler says."""
 _SYSTEM: Final = """
 # What the CPU asks for when it delivers an exception, and the handler's own words.
@@ -216,8 +216,8 @@ class Handler(Routine):
         if not isinstance(stop, Returned):
             raise Lost(f"{self._file} does not repair {va:#x}: {self._ending(stop)}")
         registers = self.cpu.registers
-        for number, name in enumerate(_KEPT):
-            if getattr(registers, name) != _marked(number):
+        for name, value in _marked(va).items():
+            if getattr(registers, name) != value:
                 raise Lost(f"{self._file} changes {name.upper()}, which was not its own")
         return stop.value
 
@@ -226,10 +226,9 @@ class Handler(Routine):
         self.cpu.paging = self._paging.with_root(root)
         self.cpu.cpl = cpl
         self._faults_left = _MOST_FAULTS
-        kept = {name: _marked(number) for number, name in enumerate(_KEPT)}
         at = _CODE + routine
         return self.cpu.run(
-            at, returns_to=at + HLT, step_limit=STEPS, rsp=self._rsp, rdi=va, rax=word, **kept
+            at, returns_to=at + HLT, step_limit=STEPS, rsp=self._rsp, rax=word, **_marked(va)
         )
 
     def _ending(self, stop: "Stop") -> str:
@@ -256,6 +255,9 @@ class Handler(Routine):
             self.cpu.stop()
 
 
-def _marked(number: int) -> int:
-    """Return a value that a register will hardly have by chance."""
-    return 0x5EED_0000_0000_0000 | (number + 1) << 24
+def _marked(va: int) -> dict[str, int]:
+    """Return what the registers hold: RDI the address, the others what they hardly have by chance.
+
+    RAX is what is loaded or stored.
+    """
+    return {"rdi": va} | {name: 0x5EED << 48 | at << 24 for at, name in enumerate(_KEPT, 1)}
