@@ -82,6 +82,12 @@ class Failed(NamedTuple):
     printed: str
 
 
+def told(reason: str, printed: str) -> str:
+    """Return the reason, with the last line that was printed, if there is one."""
+    lines = printed.strip().splitlines()
+    return f"{reason}; it printed last: {lines[-1]}" if lines else reason
+
+
 class NoSandbox(EmuError):
     """The system cannot shut a process in."""
 

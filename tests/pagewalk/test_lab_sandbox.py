@@ -133,6 +133,12 @@ def test_there_is_no_module_for_them(module: str) -> None:
     assert f"fix.py:2: ModuleNotFoundError: No module named '{module}' (there are: " in ran.reason
 
 
+def test_there_are_no_threads() -> None:
+    ran = answer("import _thread\ndef fix():\n    _thread.start_new_thread(print, ())\n")
+
+    assert ran == Failed("fix.py:3: RuntimeError: can't start new thread", "")
+
+
 # -- wrong, empty and hostile answers
 
 

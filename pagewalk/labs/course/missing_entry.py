@@ -213,9 +213,12 @@ def _synced(text: str, levels: int) -> Lacking:
     arguments = (lacking.reference, lacking.roots, lacking.first, lacking.last, story.shift)
     ran = student.call(PYTHON, text, "sync", *arguments, memory=lacking.memory)
     if isinstance(ran, student.Failed):
-        raise Lost(ran.reason)
-    for page in lacking.pages:
-        lacking.booted.must_initialise(page)
+        raise Lost(student.told(ran.reason, ran.printed))
+    try:
+        for page in lacking.pages:
+            lacking.booted.must_initialise(page)
+    except Lost as lost:
+        raise Lost(student.told(str(lost), ran.printed)) from None
     return lacking
 
 
