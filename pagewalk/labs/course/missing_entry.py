@@ -9,7 +9,7 @@ from typing import Final
 
 from emu.paging import FRAME_SIZE, PhysAddr
 from pagewalk.labs import student
-from pagewalk.labs.bench import Bench
+from pagewalk.labs.bench import LOAD, loaded
 from pagewalk.labs.board import DIRECT
 from pagewalk.labs.booted import ALIGN, RELEASE, SIZEOF_PAGE, Lacking, Story
 from pagewalk.labs.entries import entry_pa, filled, read_table, require_equal
@@ -259,11 +259,15 @@ def _assembly(roots: Roots, body: str) -> str:
     return roots.board.source(main, roots.tasks)
 
 
-def _call_sync(text: str) -> tuple[Roots, dict[int, list[int]]]:
-    """Call the student's routine on roots that it has never seen; return what they hold then."""
+def _called(text: str) -> tuple[Roots, Routine, dict[int, list[int]]]:
+    """Call the student's routine on roots that it has never seen; return what they held before."""
     roots = Roots(Dice(ASSEMBLY, text), ram=FREE)
     routine = Routine(text, ASSEMBLY, "sync")
     routine.put(roots.board.words)
+    for root in roots.tasks:
+        routine.lend_kernel_half(root)
+    everybody = (roots.reference, *roots.tasks)
+    before = {root: read_table(routine.memory, root) for root in everybody}
     kept = {name: 0x5EED << 32 | number for number, name in enumerate(_KEPT)}
     routine.call(
         rdi=DIRECT + roots.reference,
@@ -276,31 +280,32 @@ def _call_sync(text: str) -> tuple[Roots, dict[int, list[int]]]:
     for name, value in kept.items():
         if getattr(routine.cpu.registers, name) != value:
             raise Lost(f"{ASSEMBLY}: sync changes {name.upper()}, which is its caller's")
-    everybody = (roots.reference, *roots.tasks)
-    return roots, {root: read_table(routine.memory, root) for root in everybody}
+    return roots, routine, before
+
+
+def _require_loads(roots: Roots, routine: Routine) -> None:
+    """Have the CPU load under every root, from all that the reference maps."""
+    for root in roots.tasks:
+        routine.cpu.cr3 = root
+        for va in roots.vas:
+            what = f"{ASSEMBLY}: after sync, a task's load from {va:#x}"
+            if loaded(routine.access(LOAD, va), what) != roots.word(va):
+                raise Lost(f"{what} finds another word than the reference has there")
 
 
 def _check_assembly(text: str) -> None:
-    """Have the CPU load under every root, from all that the reference maps."""
-    roots, after = _call_sync(text)
-    bench = Bench(roots.board.ram, roots.board.words)
-    for root, entries in after.items():
-        for slot, entry in enumerate(entries):
-            bench.put(entry_pa(root, slot), entry)
-    for root in roots.tasks:
-        for va in roots.vas:
-            if bench.value(root, va) != roots.board.words[roots.board.pa(roots.reference, va)]:
-                raise Lost(f"{ASSEMBLY}: a task loads another word from {va:#x} than the reference")
+    roots, routine, _ = _called(text)
+    _require_loads(roots, routine)
 
 
 def _check_assembly_only_that(text: str) -> None:
-    _check_assembly(text)
-    roots, after = _call_sync(text)
-    reference = roots.table(roots.reference)
-    require_equal(f"the reference root ({ASSEMBLY})", after[roots.reference], reference)
-    for root in roots.tasks:
-        wanted = filled(roots.table(root), reference, roots.slots)
-        require_equal(f"the root at {root:#x} ({ASSEMBLY})", after[root], wanted)
+    roots, routine, before = _called(text)
+    _require_loads(roots, routine)
+    reference = before[roots.reference]
+    for root, entries in before.items():
+        whose = f"the root at {root:#x} ({ASSEMBLY})"
+        wanted = filled(entries, reference, roots.slots)
+        require_equal(whose, read_table(routine.memory, root), wanted)
 
 
 def _exercise(dice: Dice) -> Exercise:
