@@ -69,7 +69,7 @@ class Ram(Protocol):
 
 
 class Ran(NamedTuple):
-    """The function returned: what, as plain JSON values, and what it printed."""
+    """The function returned, or so its process says: a value of JSON, and what was printed."""
 
     value: Any
     printed: str
