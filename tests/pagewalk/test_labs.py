@@ -22,7 +22,7 @@ NUMBERS = {
     "stale": (1, "4b190c7bfde1d3ca"),
     "kernel-half": (1, "9b8b33c56a6a1a3f"),
     "missing-entry": (1, "0916dedc31f2392d"),
-    "lazy": (1, "142b6b5a305a749f"),
+    "lazy": (1, "7d683d54db3ae782"),
     "demand": (1, "7b6f803c62ff2670"),
     "cow": (1, "9779122d3d7fbb22"),
 }
