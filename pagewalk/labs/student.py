@@ -19,7 +19,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +123,6 @@ def call(
     with (
         ours,
         theirs,
-        tempfile.TemporaryDirectory() as nowhere,
         subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -132,7 +130,7 @@ def call(
             stderr=subprocess.STDOUT,
             pass_fds=[theirs.fileno()],
             env={},
-            cwd=nowhere,
+            cwd="/",
             start_new_session=True,
         ) as process,
     ):
