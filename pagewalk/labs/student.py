@@ -110,7 +110,7 @@ def call(
     """
     job = {
         "name": name,
-        "source": source,
+        "source": source.removeprefix("\ufeff"),  # as Windows marks UTF-8
         "function": function,
         "arguments": arguments,
         "memory": memory is not None,
