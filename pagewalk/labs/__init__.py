@@ -8,6 +8,9 @@ what they teach, and loads no engine.
     directory   what `lab new` writes      submission   what a student left there
     checking    all parts in a process of their own, which runs `judge`
     board       a lab's RAM, as words      bench, running   the CPU on it: one access, a routine
+    handling    a page-fault handler       booted       a kernel with its tasks
+    student     a function of the student's Python, in a process shut in by `inside` and `seccomp`
+    entries     what a table holds         roots        a reference root, and some that lack entries
     gradescope  a report as that autograder reads it
 """
 

@@ -20,6 +20,11 @@ NUMBERS = {
     "rights": (1, "02c479600d251927"),
     "accessed-dirty": (1, "fb5d0d2c86f315a9"),
     "stale": (1, "4b190c7bfde1d3ca"),
+    "kernel-half": (1, "9b8b33c56a6a1a3f"),
+    "missing-entry": (1, "0916dedc31f2392d"),
+    "lazy": (1, "7d683d54db3ae782"),
+    "demand": (1, "7b6f803c62ff2670"),
+    "cow": (1, "9779122d3d7fbb22"),
 }
 every_lab = pytest.mark.parametrize("name", NAMES)
 every_seed = pytest.mark.parametrize("seed", SEEDS)
