@@ -164,6 +164,8 @@ class Capture:
             return
         if behind and not isinstance(event, Edited):
             shape = chunk.shapes[chunk.instructions[behind - 1]]
+            if chunk.registers is not None:
+                shape = shape._replace(registers=tuple(chunk.registers[behind - 1].tolist()))
             number = self._at + int(rows[behind - 1]) + 1
             self._telling[number] = Kept(number, chunk.cpu, shape)
         self._telling[at] = Kept(at, chunk.cpu, event)

@@ -47,6 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--events", metavar="N|all", default=str(MOST), help=f"how many events (default: {MOST})"
     )
     add_scenario_options(parser)
+    parser.add_argument(
+        "--registers", action="store_true", help="also show the general registers of a scenario"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.epilog = _EPILOG
 
@@ -126,7 +129,9 @@ def _write(path: str, data: bytes) -> None:
 def _scenario(args: argparse.Namespace, keep: int | None) -> "Playback":
     from pagewalk.playback_scenario import play_back
 
-    playback, run = play_back(args.what, scenario_arguments(args), keep=keep)
+    playback, run = play_back(
+        args.what, scenario_arguments(args), keep=keep, registers=args.registers
+    )
     run.kernel.close()
     return playback
 
@@ -136,6 +141,8 @@ def _trace(args: argparse.Namespace, keep: int | None) -> "Playback":
     for option in ("release", "build"):
         if getattr(args, option) is not None:
             bad(f"--{option}", repr(getattr(args, option)), "a scenario: a trace has been made")
+    if args.registers:
+        bad("--registers", "of a trace", "no such option: they are shown if they were recorded")
     if args.set or args.levels != "4":
         option, value = ("--set", args.set[0]) if args.set else ("--levels", args.levels)
         bad(option, repr(value), "a scenario: a trace has been made")

@@ -160,6 +160,7 @@ def test_a_trace_that_was_cut_off_is_shown_up_to_there(in_tmp):
         (["run.parquet", "--release", "6.8"], ["--release '6.8'", "scenario"]),
         (["run.parquet", "--set", "a=1"], ["--set 'a=1'", "scenario"]),
         (["run.parquet", "--levels", "5"], ["--levels '5'", "scenario"]),
+        (["run.parquet", "--registers"], ["--registers", "trace"]),
         (["foreign.jsonl.zst"], ["FILE 'foreign.jsonl.zst'", "pagewalk trace"]),
     ],
 )
