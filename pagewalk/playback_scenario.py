@@ -163,11 +163,12 @@ class Capture:
         if self._keep is None:
             return
         if behind and not isinstance(event, Edited):
-            shape = chunk.shapes[chunk.instructions[behind - 1]]
+            executed = chunk.shapes[chunk.instructions[behind - 1]]
             if chunk.registers is not None:
-                shape = shape._replace(registers=tuple(chunk.registers[behind - 1].tolist()))
+                registers = tuple(chunk.registers[behind - 1].tolist())
+                executed = executed._replace(registers=registers)
             number = self._at + int(rows[behind - 1]) + 1
-            self._telling[number] = Kept(number, chunk.cpu, shape)
+            self._telling[number] = Kept(number, chunk.cpu, executed)
         self._telling[at] = Kept(at, chunk.cpu, event)
         while len(self._telling) > self._keep // 2:
             del self._telling[next(iter(self._telling))]

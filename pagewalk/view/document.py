@@ -14,11 +14,11 @@ import numpy as np
 from emu.events import Accessed, Delivered, Event, Executed, Faulted, Walked
 from emu.paging import ENTRIES, ENTRY_NAME, FRAME_SIZE, Paging, page_size
 from emu.registers import GENERAL
-from kernel_model.pgtable import linux_name
+from kernel_model.pgtable import folded_name, linux_name
 from kernel_model.words import show_size
 from pagewalk.entry_fields import fields
 from pagewalk.playback import Playback
-from pagewalk.render import DIFFERENCE, ENDS, HAS, HAS_NOT, linux_label
+from pagewalk.render import DIFFERENCE, ENDS, HAS, HAS_NOT
 from pagewalk.render_trace import BLAMES, RULES, Lines
 
 MOST_TABLES: Final = 1 << 14
@@ -53,7 +53,7 @@ def document(
         "entryNames": {level: ENTRY_NAME[level] for level in levels},
         "linuxNames": {level: linux_name(level, paging.levels) for level in levels},
         "pageSizes": {level: show_size(page_size(level)) for level in levels},
-        "linuxLabels": {level: linux_label(level, paging.levels) for level in levels},
+        "linuxLabels": {level: folded_name(level, paging.levels) for level in levels},
         "registers": GENERAL,
         "ends": ENDS,
         "difference": [DIFFERENCE, HAS, HAS_NOT],

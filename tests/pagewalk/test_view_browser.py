@@ -24,7 +24,7 @@ FAULT = 0xFFFF_E700_0000_0034
 QUIET = {"reduced_motion": "reduce"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # the driver's event loop would be in the way of other modules'
 def browser():
     with chromium() as found:
         yield found

@@ -145,7 +145,7 @@ def test_a_trace_that_was_cut_off_is_shown_up_to_there(in_tmp):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["sync-rac"], ["SCENARIO|TRACE 'sync-rac'", "did you mean sync-race?"]),
+        (["sync-rac"], ["SCENARIO|TRACE|FILE.S 'sync-rac'", "did you mean sync-race?"]),
         (["./zork"], ["TRACE './zork'", ".jsonl.zst or .parquet"]),
         (["none.jsonl.zst"], ["FILE 'none.jsonl.zst'", "No such file"]),
         (["run.drcov"], ["FILE 'run.drcov'", ".jsonl.zst or .parquet"]),
@@ -160,7 +160,6 @@ def test_a_trace_that_was_cut_off_is_shown_up_to_there(in_tmp):
         (["run.parquet", "--release", "6.8"], ["--release '6.8'", "scenario"]),
         (["run.parquet", "--set", "a=1"], ["--set 'a=1'", "scenario"]),
         (["run.parquet", "--levels", "5"], ["--levels '5'", "scenario"]),
-        (["run.parquet", "--registers"], ["--registers", "trace"]),
         (["foreign.jsonl.zst"], ["FILE 'foreign.jsonl.zst'", "pagewalk trace"]),
     ],
 )
