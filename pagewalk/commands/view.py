@@ -38,6 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="the page (default: the name, with .html behind it)"
     )
+    parser.add_argument(
+        "--registers",
+        action="store_true",
+        help="also record the general registers, where it is a scenario",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.epilog = _EPILOG
 
@@ -46,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the page; 0 if it could be written, however the run ended."""
     output = args.output if args.output is not None else _default_output(args.name)
     _check_output(output)
-    playback = playback_of(args)
+    playback = playback_of(args, registers=args.registers)
 
     from pagewalk.terminal import progress
     from pagewalk.view.page import page

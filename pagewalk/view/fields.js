@@ -13,16 +13,32 @@ function entryBits(facts, entry, level, paging) {
   );
 }
 
+/** Return what the bits that are set in an entry mean, one by one. */
+function entryMeanings(facts, entry, level) {
+  const told = facts.fields[`${level} ${sortOf(entry, level)}`].filter(
+    ([high, low, name]) => name !== "ignored" && valueOf(entry, high, low),
+  );
+  return element(
+    "dl",
+    { class: "meanings" },
+    told.map(([, , name, meaning]) => [element("dt", {}, name), element("dd", {}, meaning)]).flat(),
+  );
+}
+
+/** Return what an entry has in the bits from `high` down to `low`. */
+function valueOf(entry, high, low) {
+  return (entry >> BigInt(low)) & ((1n << BigInt(high - low + 1)) - 1n);
+}
+
 function entryField([high, low, name, meaning], entry, bad) {
-  const mask = ((1n << BigInt(high - low + 1)) - 1n) << BigInt(low);
-  const value = (entry & mask) >> BigInt(low);
+  const value = valueOf(entry, high, low);
   const single = high === low;
   const bits = single ? `${high}` : `${high}–${low}`;
   const classes = ["field"];
   if (single) classes.push("flag");
   if (name === "ignored") classes.push("ignored");
   else if (value) classes.push("set");
-  if (bad & mask) classes.push("bad");
+  if (valueOf(bad, high, low)) classes.push("bad");
   return element(
     "span",
     {

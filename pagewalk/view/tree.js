@@ -189,12 +189,25 @@ class TreeView {
     this.scrollTo(this.rows.findIndex((row) => row.key === key));
   }
 
+  /** Go to where a table is drawn, and choose it. */
+  revealTable(frame) {
+    const key = this.forest.owner.get(frame);
+    if (key === undefined) return;
+    this.expanded.add(key);
+    this.reveal(key);
+    this.draw();
+    this.tree.focus();
+  }
+
+  /** Bring a row into sight; into the middle, if it was far away. */
   scrollTo(number) {
     const top = number * ROW_HEIGHT;
     const { scrollTop, clientHeight } = this.tree;
-    if (top < scrollTop) this.tree.scrollTop = top;
-    if (top + ROW_HEIGHT > scrollTop + clientHeight)
-      this.tree.scrollTop = top + ROW_HEIGHT - clientHeight;
+    const below = top + ROW_HEIGHT - clientHeight;
+    const isFar = Math.abs(top - scrollTop - clientHeight / 2) > clientHeight / 2 + ROW_HEIGHT;
+    if (isFar) this.tree.scrollTop = top - clientHeight / 2;
+    else if (top < scrollTop) this.tree.scrollTop = top;
+    else if (below > scrollTop) this.tree.scrollTop = below;
   }
 
   key(event) {

@@ -6,8 +6,9 @@
 const STEP_EVERY = 650; // ms
 
 class WalkView {
-  constructor(run) {
+  constructor(run, reveal) {
     this.run = run;
+    this.reveal = reveal;
     this.facts = run.facts;
     this.timers = [];
     this.asked = { va: 0n, kind: "read", user: false };
@@ -21,6 +22,9 @@ class WalkView {
       byId(id).addEventListener("change", () => this.ask());
     }
     byId("follow").addEventListener("change", () => this.show());
+    byId("in-words").addEventListener("change", () => {
+      byId("steps").classList.toggle("in-words", byId("in-words").checked);
+    });
     byId("symbols").append(
       ...Object.keys(this.facts.symbols).map((value) => element("option", { value })),
     );
@@ -203,14 +207,24 @@ class WalkView {
         element("code", { class: "entry" }, hex(entry)),
       ),
       entryBits(this.facts, entry, level, paging),
-      next
-        ? element(
-            "p",
-            { class: "leads" },
-            `leads to the ${tableName(entryNames[next.level])} at `,
-            element("code", {}, hex(entry & ADDRESS)),
-          )
-        : null,
+      entryMeanings(this.facts, entry, level),
+      next ? this.lead(entryNames[next.level], entry & ADDRESS) : null,
+    );
+  }
+
+  /** Where an entry leads, and the way to see it among the tables. */
+  lead(entryName, table) {
+    const reveal = () => this.reveal(frameOf(table));
+    const title = "Show it among the tables";
+    return element(
+      "p",
+      { class: "leads" },
+      `leads to the ${tableName(entryName)} at `,
+      element(
+        "button",
+        { type: "button", title, onclick: reveal },
+        element("code", {}, hex(table)),
+      ),
     );
   }
 
