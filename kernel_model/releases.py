@@ -327,6 +327,8 @@ RELEASES: Final = {
         ),
     )
 }
+DEFAULT_RELEASE: Final = _6_8.name
+"""What is booted unless somebody says."""
 
 
 def find_release(name: str) -> Release:
