@@ -12,6 +12,7 @@ class SlotsView {
     this.stale = true;
     this.own = new Set(run.facts.ownSlots);
     this.everChanged = this.slotsThatChange();
+    byId("slots").hidden = !run.facts.tasks.length;
     byId("all-slots").addEventListener("change", () => this.draw());
     byId("matrix").addEventListener("click", (event) => {
       const cell = event.target.closest("[data-va]");
