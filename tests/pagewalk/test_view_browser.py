@@ -220,6 +220,18 @@ def test_it_is_animated_entry_by_entry(browser, devdax):
     one.close()
 
 
+def test_whoever_goes_on_in_the_middle_of_it_sees_all(browser, devdax):
+    one = Opened(browser, devdax[2], reduced_motion="no-preference")
+    one.walk("__init_single_page", task="init_mm")
+
+    one.page.evaluate("document.activeElement.blur()")
+    one.page.keyboard.press("Home")
+    one.wait_at(0)
+
+    assert one.page.locator(".hidden").count() == 0
+    one.close()
+
+
 def test_with_less_motion_all_is_there_at_once(opened):
     opened.walk("__init_single_page", task="init_mm")
 
