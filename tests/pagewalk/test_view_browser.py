@@ -210,7 +210,7 @@ def test_what_is_no_address_is_refused_in_words(opened):
 
 def test_it_is_animated_entry_by_entry(browser, devdax):
     one = Opened(browser, devdax[2], reduced_motion="no-preference")
-    one.walk("__init_single_page", task="init_mm")
+    one.walk("0xffff888000001234", task="init_mm")
 
     hidden = one.page.locator("#steps .hidden").count()
     one.page.wait_for_selector("#verdict:not(.hidden)")
@@ -375,9 +375,7 @@ def test_the_unsynced_slot_is_marked_in_words(opened):
     assert opened.page.locator("#matrix .unsynced").count() == 1
 
 
-@pytest.mark.parametrize(
-    "scenario", ["sync-race", "prealloc-nonpresent", "efi-call", "hot-readd", "ldt-slot"]
-)
+@pytest.mark.parametrize("scenario", ["prealloc-nonpresent", "efi-call", "hot-readd", "ldt-slot"])
 def test_what_is_marked_is_what_the_audit_finds(show, scenario):
     arguments = {"release": None, "build": None, "levels": 4, "settings": {}}
     playback, run = play_back(scenario, arguments, keep=1000)
