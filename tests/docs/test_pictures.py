@@ -1,4 +1,4 @@
-"""The pictures of the documentation are what tools/pictures.py draws, and can be read by everybody."""
+"""The pictures are what tools/pictures.py draws, and everybody can read them."""
 
 import subprocess
 import sys
