@@ -93,7 +93,9 @@ class Returned(NamedTuple):
     value: int = 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Returned)
+        if isinstance(other, Returned):
+            return True
+        return False if isinstance(other, tuple) else NotImplemented
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -124,7 +126,9 @@ class PageFault(NamedTuple):
     symbol: str | None = None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PageFault) and self[:3] == other[:3]
+        if isinstance(other, PageFault):
+            return self[:3] == other[:3]
+        return False if isinstance(other, tuple) else NotImplemented
 
     def __ne__(self, other: object) -> bool:
         return not self == other

@@ -6,7 +6,7 @@ vocabulary.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from asm import Image
 from emu import (
@@ -45,7 +45,7 @@ from kernel_model.mm import (
 from kernel_model.named import check_registers, check_routine
 from kernel_model.oops import compose
 from kernel_model.pgtable import Pgtable
-from kernel_model.releases import Release, find_release
+from kernel_model.releases import DEFAULT_RELEASE, Release, find_release
 from kernel_model.running import run_bug, run_routine, switch_mm, switch_to
 from kernel_model.sparse import SectionMap
 from kernel_model.structs import (
@@ -76,7 +76,7 @@ class Kernel:
 
     def __init__(
         self,
-        release: str = "6.8",
+        release: str = DEFAULT_RELEASE,
         *,
         levels: int = 4,
         build: str | None = None,
@@ -403,7 +403,7 @@ class Kernel:
         """Free the machine."""
         self.machine.close()
 
-    def __enter__(self) -> "Kernel":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

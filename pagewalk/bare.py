@@ -1,13 +1,8 @@
 """A machine with one routine on it: what `pagewalk trace` runs.
 
-Knows where the routine, its stack and the address it returns to are put, and what else the user
-wants mapped. Refuses to know Linux: there is no kernel here, no IDT, nobody to handle a fault.
-
-    supervisor              user
-    0xffffffff81000000      0x400000          the source's sections, .text first, each from a
-                                              page border on, with the rights of its flags
-    0xffffffff80ffe000      0x3fe000          `hlt`: where the routine returns to
-    0xffffc90000000000      0x7fffffffb000    the stack, 16 KiB; unmapped on both sides
+Knows which frames the routine, its stack and the address it returns to get (`placing` has their
+addresses), and what else the user wants mapped. Refuses to know Linux: there is no kernel here,
+no IDT, nobody to handle a fault.
 
 In RAM all this, the root and the tables come from the top down; --map is free to use the rest,
 or to map these frames a second time.
@@ -17,6 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
+from pagewalk import placing
 from pagewalk.arguments import BadInput, bad, number
 from pagewalk.sources import one_line, shown
 
@@ -25,9 +21,7 @@ if TYPE_CHECKING:
     from emu import Cpu
 
 _FRAME: Final = 4096
-_STACK_SIZE: Final = 4 * _FRAME
 _LEAST_RAM, _MOST_RAM = 1 << 20, 1 << 40
-_INT3, _HLT = b"\xcc", b"\xf4"
 _REGISTERS: Final = (
     *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
     *(f"r{n}" for n in range(8, 16)),
@@ -35,18 +29,6 @@ _REGISTERS: Final = (
 )
 _MAP: Final = re.compile(r"([^=:+]+)=([^=:+]+)(?:\+([^=:+]+))?:([rwxu]+)\Z")
 _MAP_SYNTAX: Final = "VA=PA[+SIZE]:RIGHTS, RIGHTS being r and any of w, x, u"
-
-
-class Bases(NamedTuple):
-    """Where things lie in one privilege mode."""
-
-    text: int
-    returns_to: int
-    stack: int
-
-
-_SUPERVISOR: Final = Bases(0xFFFF_FFFF_8100_0000, 0xFFFF_FFFF_80FF_E000, 0xFFFF_C900_0000_0000)
-_USER: Final = Bases(0x40_0000, 0x3F_E000, 0x7FFF_FFFF_B000)
 
 
 class Region(NamedTuple):
@@ -84,8 +66,9 @@ class Bare:
     """The machine, ready to run from `entry` until it comes to `returns_to`."""
 
     def __init__(self, program: "Program", file: str, wanted: Wanted) -> None:
-        bases = _USER if wanted.user else _SUPERVISOR
-        self.image: Final = _link(program, file, bases.text)
+        bases = placing.USER if wanted.user else placing.SUPERVISOR
+        with one_line(file):
+            self.image: Final = placing.link_from(program, bases.text)
         self.entry: Final = _entry(program, self.image, file, wanted.entry)
         self.returns_to: Final = bases.returns_to
         self._values = _register_values(wanted.registers, self.image)
@@ -106,24 +89,11 @@ class Bare:
 
     def symbol(self, address: int) -> str | None:
         """Name an address: by its function or object, or by the label before it."""
-        if (found := self.image.describe(address)) is not None:
-            return found
-        for segment in self.image.segments:
-            if segment.base <= address < segment.end:
-                before = [
-                    (s.address, s.name)
-                    for s in self.image.everything
-                    if s.section == segment.name and s.address <= address
-                ]
-                if before:
-                    start, name = max(before)
-                    return f"{name}+{address - start:#x}"
-        return None
+        return placing.describe(self.image, address)
 
     def _build(self, wanted: Wanted) -> None:
         """Make the machine, and map everything."""
         from emu import Frames, Machine, OutOfFrames, Paging, PhysAddr, VirtAddr, map_range
-        from emu.paging import RW, US, XD
 
         root = min(region.pa for region in self.regions) - _FRAME
         if root <= 0:
@@ -138,8 +108,7 @@ class Bare:
         memory = self._machine.memory
         frames = Frames(memory, 0, root)
         for region in everything:
-            flags = 0 if "x" in region.rights else XD
-            flags |= (RW if "w" in region.rights else 0) | (US if "u" in region.rights else 0)
+            flags = placing.leaf_flags(region.rights)
             where = VirtAddr(region.va), PhysAddr(region.pa), region.size
             try:
                 map_range(memory, frames, paging, *where, flags, largest=3)
@@ -148,14 +117,14 @@ class Bare:
         for region in self.regions:
             memory.write(PhysAddr(region.pa), region.data)
 
-    def _prepare(self, bases: Bases) -> None:
+    def _prepare(self, bases: placing.Bases) -> None:
         """Set the registers, and put the return address where RSP points."""
         from emu import NotMapped, VirtAddr, write_virtual
 
         cpu = self.cpu
-        registers = {"rsp": bases.stack + _STACK_SIZE - 8, **self._values}
+        registers = {"rsp": bases.stack + placing.STACK_SIZE - 8, **self._values}
         cpu.write(**registers)
-        cpu.cpl = 3 if bases is _USER else 0
+        cpu.cpl = 3 if bases is placing.USER else 0
         back = self.returns_to.to_bytes(8, "little")
         try:
             write_virtual(cpu.memory, cpu.paging, VirtAddr(registers["rsp"]), back)
@@ -227,21 +196,6 @@ def _register_values(texts: dict[str, str], image: "Image") -> dict[str, int]:
     return values
 
 
-def _link(program: "Program", file: str, base: int) -> "Image":
-    """Place the sections one behind the other, each from a page border on."""
-    from asm import link
-
-    bases = {}
-    for section in program.sections.values():
-        if section.loaded:
-            alignment = max(_FRAME, section.alignment)
-            base = -(-base // alignment) * alignment
-            bases[section.name] = base
-            base += len(section.data)
-    with one_line(file):
-        return link([program], bases)
-
-
 def _entry(program: "Program", image: "Image", file: str, name: str | None) -> int:
     """Return where to start: at `name`, or at the source's first function, or first label."""
     if name is not None:
@@ -263,22 +217,14 @@ def _entry(program: "Program", image: "Image", file: str, name: str | None) -> i
     return next(s.base for s in image.segments if s.name == sections[0])
 
 
-def _place(program: "Program", image: "Image", bases: Bases, wanted: Wanted) -> tuple[Region, ...]:
+def _place(
+    program: "Program", image: "Image", bases: placing.Bases, wanted: Wanted
+) -> tuple[Region, ...]:
     """Return the tool's own regions, in frames from the top of RAM down."""
-    parts = []
     user = "u" if wanted.user else ""
-    for segment in image.segments:
-        if not segment.data:
-            continue
-        flags = program.sections[segment.name].flags
-        size = -(-len(segment.data) // _FRAME) * _FRAME
-        rights = "r" + ("w" if "w" in flags else "") + ("x" if "x" in flags else "") + user
-        filler = _INT3 if "x" in flags else b"\0"  # running off the end of code traps
-        parts.append((segment.name, segment.base, size, rights, segment.data.ljust(size, filler)))
-    parts.append(("return", bases.returns_to, _FRAME, "rx" + user, _HLT * _FRAME))
-    parts.append(("stack", bases.stack, _STACK_SIZE, "rw" + user, b""))
     top = wanted.ram
     regions = []
+    parts = (*placing.sections(program, image, user), *placing.surroundings(bases, user))
     for name, va, size, rights, data in parts:
         top -= size
         regions.append(Region(name, va, top, size, rights, data))

@@ -115,11 +115,12 @@ def final_kernel(args: argparse.Namespace) -> "tuple[Kernel, ScenarioRun | None]
         finished, _ = play(args.scenario, chosen)
         return finished.kernel, finished
     from kernel_model import Kernel
+    from kernel_model.releases import DEFAULT_RELEASE
 
     if chosen["settings"]:
         bad("--set", repr(args.set[0]), "a --scenario to set it in")
     try:
-        kernel = Kernel(args.release or "6.8", levels=int(args.levels), build=args.build)
+        kernel = Kernel(args.release or DEFAULT_RELEASE, levels=int(args.levels), build=args.build)
     except ValueError as error:
         raise BadInput(str(error)) from None
     return kernel, None

@@ -6,7 +6,7 @@ Knows the order of telling. Refuses to know how a line looks (`render`).
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from emu import PageFault
+from emu import PageFault, Walk
 from kernel_model.auditing import Lacking, audit
 from kernel_model.history import Populated
 from kernel_model.scenarios.outcome import ScenarioRun
@@ -17,6 +17,7 @@ from pagewalk.render_trace import Lines
 if TYPE_CHECKING:
     from emu.trace import MachineRecorder
     from kernel_model.kernel import Kernel
+    from kernel_model.mm import Mm
 
 
 def story_lines(run: ScenarioRun, recorder: "MachineRecorder | None" = None) -> Iterator[str]:
@@ -109,12 +110,20 @@ def _end_lines(run: ScenarioRun) -> Iterator[str]:
             yield "  " + line
         return
     yield f"The walk for {addr:016x}, under {mm.name}'s table and under init_mm's"
-    ours = kernel.walk(addr)
+    for line in two_walks(kernel, mm, theirs):
+        yield "  " + line
+
+
+def two_walks(kernel: "Kernel", mm: "Mm", theirs: Walk) -> Iterator[str]:
+    """Show a walk under `mm`'s table beside that of the same address under init_mm's, as it is now.
+
+    The last line names the entry by which they differ.
+    """
+    ours = kernel.walk(theirs.va)
     left = [mm.name, *render.walk_lines(theirs, kernel.paging(mm))]
     right = ["init_mm", *render.walk_lines(ours, kernel.paging(kernel.init_mm))]
-    for line in render.beside(left, right):
-        yield "  " + line
-    yield "  " + render.difference_text(theirs, ours, mm.name, "init_mm", kernel.layout.levels)
+    yield from render.beside(left, right)
+    yield render.difference_text(theirs, ours, mm.name, "init_mm", kernel.layout.levels)
 
 
 def _source_lines(run: ScenarioRun) -> Iterator[str]:

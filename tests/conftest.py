@@ -2,12 +2,15 @@
 
 CI is whoever sets the variable CI, as hosted runners and `.ci/run` do. And the tests that press
 Ctrl-C start from a process that hears it, which one that a shell put into the background does not.
+pytester, with which the plugin's tests run tests, has to be asked for here.
 """
 
 import os
 import signal
 
 from hypothesis import settings
+
+pytest_plugins = "pytester"
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

@@ -28,6 +28,8 @@ _CLEAR_AND_SET: Final = {
     "SGX": (PF_SGX, "SGX did not forbid it", "the access-control requirements of SGX forbade it"),
     "RMP": (PF_RMP, "no RMP check failed", "AMD's reverse-map table forbade it"),
 }
+ERROR_CODE_BITS: Final = {name: bit for name, (bit, _, _) in _CLEAR_AND_SET.items()}
+"""The bits of a #PF error code, by the SDM's and AMD's names."""
 
 GUARD_HOLE: Final = "the guard hole, where the kernel maps nothing"
 LDT_REMAP: Final = "the LDT remap area, one for each mm"

@@ -105,11 +105,12 @@ def prepare(args: argparse.Namespace) -> "tuple[Bare, int]":
         return default
 
     from pagewalk.bare import Bare, Wanted, read_maps, read_ram, read_registers
+    from pagewalk.placing import MAX_STEPS
 
     levels = said("levels", "4")
     if levels not in ("4", "5"):
         bad("--levels", repr(levels), "4 or 5")
-    max_steps = number("--max-steps", said("max_steps", "10000000"), least=1, most=_MOST_STEPS)
+    max_steps = number("--max-steps", said("max_steps", str(MAX_STEPS)), least=1, most=_MOST_STEPS)
     ram = read_ram(said("ram", "1G"))
     maps = read_maps(args.map, ram, int(levels))
     wanted = Wanted(
