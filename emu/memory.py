@@ -41,7 +41,9 @@ class PhysMemory:
 
     def __init__(self, ram: int | Iterable[tuple[int, int]]) -> None:
         pieces = [(0, ram)] if isinstance(ram, int) else sorted(ram)
-        self.pieces: Final[tuple[Piece, ...]] = tuple(Piece(PhysAddr(s), PhysAddr(e)) for s, e in pieces)
+        self.pieces: Final[tuple[Piece, ...]] = tuple(
+            Piece(PhysAddr(s), PhysAddr(e)) for s, e in pieces
+        )
         _check(self.pieces)
         self.size: Final[int] = self.pieces[-1].end
         self._map = mmap.mmap(-1, self.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)

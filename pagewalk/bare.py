@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from pagewalk import placing
-from pagewalk.arguments import BadInput, bad, number
+from pagewalk.arguments import BadInput, bad, bad_name, number
 from pagewalk.sources import one_line, shown
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def read_registers(items: Iterable[str]) -> dict[str, str]:
         if not equals or not value.strip():
             bad("--reg", repr(item), "REGISTER=VALUE")
         if name not in _REGISTERS:
-            bad("--reg", repr(item), f"one of {' '.join(_REGISTERS)}")
+            bad_name("--reg", item, _REGISTERS, word=name)
         found[name] = value.strip()
     return found
 

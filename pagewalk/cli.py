@@ -13,8 +13,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
-from pagewalk.arguments import BadInput
+from kernel_model.words import did_you_mean
+from pagewalk.arguments import BadInput, bad_name
 
 FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 
@@ -34,26 +36,54 @@ COMMANDS = {
     "sweep": "judge a matrix of accesses by the CPU, the walk and an oracle",
     "asm": "list a .S file: offsets, bytes, mnemonics, symbols",
     "doctor": "prove, on this machine, every engine behaviour that is relied upon",
+    "completion": "print what makes a shell complete commands, options and values",
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a usage error in one line, as every other error."""
+_EPILOG = """\
+exit status: 0 done, 1 the guest did not run to its end (or --expect did not hold), 2 bad usage or
+bad input, 130 interrupted
+
+example: pagewalk run vmemmap-devdax"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a usage error in one line, as every other error, with the name that was meant."""
+
+    commands: dict[str, "Parser"]
+    """The parsers of the commands, by name."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        """Refuse what was typed."""
         raise BadInput(f"{message} (try {self.prog} --help)")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, as argparse does; but no option is left to others."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = next((word for word in unknown if word.startswith("-")), "")
+            near = did_you_mean(option.partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+        return found, unknown
 
-def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            bad_name(str(action.metavar), str(value), action.choices)
+
+
+def make_parser(command: str | None = None) -> Parser:
     """Return the parser; only `command`'s own arguments are filled in, or nobody's."""
-    parser = _Parser(
+    parser = Parser(
         prog="pagewalk",
         description="An x86-64 MMU emulator with real page walks, and Linux's bugs on it.",
-        epilog="example: pagewalk run vmemmap-devdax",
+        epilog=_EPILOG,
         allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"pagewalk {version('pagewalk')}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True
+    )
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(
             name,
@@ -64,6 +94,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
         )
         if name == command:
             import_module(f"pagewalk.commands.{name}").configure(sub)
+    parser.commands = commands.choices
     return parser
 
 
@@ -85,9 +116,18 @@ def _with_trace_joined(words: Sequence[str]) -> Iterator[str]:
         yield "--trace=200"
 
 
+def _complete(line: str) -> None:
+    """Tell the shell that asks what may stand at the end of a line, and exit."""
+    from pagewalk.completion import complete
+
+    complete(make_parser(next((word for word in line.split() if word in COMMANDS), None)))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if "_ARGCOMPLETE" in os.environ:
+        _complete(os.environ.get("COMP_LINE", ""))
     command = next((word for word in arguments if word in COMMANDS), None)
     if command == "run":
         arguments = list(_with_trace_joined(arguments))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from pagewalk.arguments import BadInput, bad, number
+from pagewalk.arguments import BadInput, bad, number, why_unreadable
 
 if TYPE_CHECKING:
     from asm import Program
@@ -88,12 +88,8 @@ def read_source(file: str) -> str:
     try:
         with open(file, "rb") as opened:
             raw = opened.read(source.LARGEST + 1)
-    except FileNotFoundError:
-        bad("FILE", shown(file), "an assembly source; it does not exist")
-    except IsADirectoryError:
-        bad("FILE", shown(file), "an assembly source; it is a directory")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = why_unreadable(file, error)
         bad("FILE", shown(file), f"an assembly source that can be read: {reason}")
     with one_line(file):
         return source.decoded(raw, file=file)

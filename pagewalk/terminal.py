@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 
 
 def is_terminal() -> bool:
@@ -50,6 +51,25 @@ def show(lines: Iterable[str]) -> None:
     console = Console(highlighter=Lines(), theme=theme, soft_wrap=True, markup=False, emoji=False)
     for line in lines:
         console.print(line)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say on a terminal's stderr that work goes on, of which nobody knows how long it takes."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+def awaited(lines: Iterator[str], what: str) -> Iterator[str]:
+    """Yield lines, with `working` until the first is there."""
+    with working(what):
+        first = list(islice(lines, 1))
+    yield from chain(first, lines)
 
 
 @contextmanager

@@ -6,8 +6,8 @@ Knows how a user names a table of a kernel. Refuses to know what is read from it
 import argparse
 from typing import TYPE_CHECKING
 
-from kernel_model.words import did_you_mean, is_number
-from pagewalk.arguments import bad, number
+from kernel_model.words import is_number
+from pagewalk.arguments import bad, bad_name, number
 from pagewalk.playing import add_scenario_options
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def named_mm(kernel: "Kernel", argument: str, name: str) -> "Mm":
     tables = {mm.name: mm for mm in kernel.outside}
     tables |= {task.comm: task.mm for task in (*kernel.tasks, kernel.init_task)}
     if name not in tables:
-        bad(argument, repr(name), f"{', '.join(tables)}{did_you_mean(name, tables)}")
+        bad_name(argument, name, tables)
     return tables[name]
 
 

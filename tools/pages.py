@@ -39,17 +39,8 @@ def commands() -> str:
     return "\n\n".join("\n".join(_command(name)) for name in COMMANDS)
 
 
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """Return a command's own parser."""
-    for action in make_parser(command)._actions:  # noqa: SLF001 (argparse has no other list)
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-            found: argparse.ArgumentParser = action.choices[command]
-            return found
-    raise AssertionError("the parser has commands")
-
-
 def _command(name: str) -> Iterator[str]:
-    parser = parser_of(name)
+    parser = make_parser(name).commands[name]
     usage = parser.format_usage().split()[1:]  # as one line: argparse breaks it for a terminal
     yield f"## {name}\n\n{parser.description}\n"
     yield f"```text\n{textwrap.fill(' '.join(usage), 84, subsequent_indent=INDENT)}\n```\n"

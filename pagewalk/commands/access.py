@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from kernel_model.words import show_hex
-from pagewalk.arguments import BadInput, bad, number
+from kernel_model.words import did_you_mean, show_hex
+from pagewalk.arguments import BadInput, bad, number, why_unreadable
 
 if TYPE_CHECKING:
     from emu import Case, Verdict
@@ -103,7 +103,8 @@ def _case(given: dict[str, Any]) -> "Case":
     for name, choices in _CHOICES.items():
         if name in given:
             if given[name] not in choices:
-                bad(f"--{name}", repr(given[name]), " or ".join(choices))
+                near = did_you_mean(given[name], choices)
+                bad(f"--{name}", repr(given[name]), " or ".join(choices) + near)
             read[name] = choices[given[name]]
     if "pkru" in given:
         read["pkru"] = number("--pkru", given["pkru"], most=(1 << 32) - 1)
@@ -132,8 +133,7 @@ def _opened(file: str) -> io.TextIOWrapper:
     try:
         source = _Source(0 if file == "-" else file, closefd=file != "-")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        bad("--file", ascii(file), f"a file that can be read: {reason}")
+        bad("--file", ascii(file), f"a file that can be read: {why_unreadable(file, error)}")
     return io.TextIOWrapper(
         io.BufferedReader(source), "utf-8-sig", errors="surrogateescape", newline=""
     )

@@ -11,8 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from kernel_model.scenarios.spec import SCHEMA
-from kernel_model.words import did_you_mean
-from pagewalk.arguments import bad, number
+from pagewalk.arguments import bad, bad_name, number
 from pagewalk.terminal import progress, show
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def _chosen(argument: str, given: list[str] | None, known: list[str]) -> list[st
     """Return the names that were given, once each and in the order of `known`; or all."""
     for name in given or ():
         if name not in known:
-            bad(argument, repr(name), f"one of {', '.join(known)}{did_you_mean(name, known)}")
+            bad_name(argument, name, known)
     return [name for name in known if given is None or name in given]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from pagewalk.arguments import BadInput
+from pagewalk.arguments import BadInput, why_unreadable
 
 if TYPE_CHECKING:
     from kernel_model.reading.oopses import Reading
@@ -81,5 +81,5 @@ def _opened(file: str, shown: str) -> Iterator[BinaryIO]:
         with open(0 if file == "-" else file, "rb", closefd=file != "-") as source:
             yield source
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = why_unreadable(file, error)
         raise BadInput(f"FILE {shown}: expected a file that can be read: {reason}") from None

@@ -82,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         _print_json(trace, selection, last)
     else:
-        from pagewalk.terminal import show
+        from pagewalk.terminal import awaited, show
 
-        show(_lines(trace, _selected(trace, selection, last)))
+        show(awaited(_lines(trace, _selected(trace, selection, last)), f"reading {args.file}"))
     if trace.cut_off:
         print(
             f"pagewalk: {args.file} was cut off: it was read up to there, "
@@ -206,10 +206,12 @@ def _objects(trace: "Trace", found: "Iterator[Seen]") -> Iterator[str]:
 def _show_writes(trace: "Trace", args: argparse.Namespace) -> None:
     """Tell who wrote an entry."""
     from pagewalk import render_show
-    from pagewalk.terminal import show
+    from pagewalk.terminal import awaited, show, working
     from pagewalk.traces.entry_history import Held, find_entry, writes
 
-    entry = find_entry(trace, args.writes_to, args.task)
+    reading = f"reading {args.file}"
+    with working(reading):
+        entry = find_entry(trace, args.writes_to, args.task)
     held = Held(entry.pa)
     found = writes(trace, entry, held)
     if args.json:
@@ -221,10 +223,11 @@ def _show_writes(trace: "Trace", args: argparse.Namespace) -> None:
 
     def lines() -> Iterator[str]:
         last = None
+        first = list(islice(found, 1))
         yield f"Writes to {render_show.entry_text(entry, trace.header.paging.levels)}"
-        for write in found:
+        for write in chain(first, found):
             yield from render_show.write_lines(write, trace.symbols)
             last = write
         yield render_show.last_line(entry, last, held.value, trace)
 
-    show(lines())
+    show(awaited(lines(), reading))

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernel_model.scenarios.spec import SCHEMA
-from kernel_model.words import did_you_mean
-from pagewalk.arguments import BadInput, bad, number
+from pagewalk.arguments import BadInput, bad, bad_name, number
 from pagewalk.sweep.conditions import PATH, VOCABULARY, complete, written
 from pagewalk.sweep.families import Family, families
 from pagewalk.terminal import progress, show
@@ -39,9 +38,8 @@ an entry spells that entry out. So "pde.rw write" writes below a PDE that is not
 "pde.empty" has a PDE of which nothing holds.
 
 The sweep goes on where the last one with the same arguments was interrupted. Exit status: 0 if the
-three agree, or differ only in ways of the engine's that have a name; 1 if they differ otherwise.
-
-example: pagewalk sweep --case "pte.p pte.rw write user cr0.wp" --levels 4"""
+three agree, or differ only in ways of the engine's that have a name; 1 if they differ otherwise."""
+_EXAMPLE = 'example: pagewalk sweep --case "pte.p pte.rw write user cr0.wp" --levels 4'
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--levels", metavar="4|5", help="one depth only (default: both)")
     parser.add_argument(
         "--family",
-        metavar="NAME",
+        metavar="FAMILY",
         action="append",
         help=f"sweep these only; may be repeated: {', '.join(known)}",
     )
@@ -68,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fresh", action="store_true", help="begin at the beginning")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.epilog = f"{_HELP}\n\nconditions:\n{_vocabulary()}"
+    parser.epilog = f"{_HELP}\n\nconditions:\n{_vocabulary()}\n\n{_EXAMPLE}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,7 +90,7 @@ def _families(args: argparse.Namespace) -> list[Family]:
     for name in args.family or ():
         known = families(5)
         if name not in known:
-            bad("--family", repr(name), f"one of {', '.join(known)}{did_you_mean(name, known)}")
+            bad_name("--family", name, known)
     return [
         family
         for name in families(5)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from emu.events import Cr3Switch, Event, Executed, Invalidated
 from emu.paging import ADDRESS, Paging
-from pagewalk.arguments import BadInput, bad
+from pagewalk.arguments import BadInput, bad, bad_name, why_unreadable
 from pagewalk.traces import parsing
 from pagewalk.traces.files import FORMATS, format_of, needed
 from pagewalk.traces.header import Header, read_header, read_tasks
@@ -82,9 +82,10 @@ class Trace:
 
     def has_no_task(self, name: str) -> NoReturn:
         """Refuse --task."""
-        names = ", ".join(dict.fromkeys(self.tasks.values()))
-        expected = f"one of {names}" if names else "no --task: this trace has no tasks"
-        bad("--task", repr(name), expected)
+        names = dict.fromkeys(self.tasks.values())
+        if not names:
+            bad("--task", repr(name), "no --task: this trace has no tasks")
+        bad_name("--task", name, names)
 
     def events(self) -> Iterator[Seen]:
         """Yield the events, in order. BadInput where there is something else in the file."""
@@ -174,6 +175,6 @@ def _must_be_regular(path: str) -> None:
         raise BadInput(f"FILE {path!r}: expected a regular file, no pipe, device or directory")
 
 
-def _unreadable(path: str, error: Exception) -> BadInput:
-    reason = getattr(error, "strerror", None) or error
+def _unreadable(path: str, error: OSError | ValueError) -> BadInput:
+    reason = why_unreadable(path, error)
     return BadInput(f"FILE {path!r}: expected a trace that can be read: {reason}")

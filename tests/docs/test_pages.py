@@ -1,13 +1,12 @@
 """The documentation is true: every command, every snippet and every output in it, as it stands."""
 
 import re
-import shlex
 import subprocess
 from shutil import copytree, ignore_patterns
 
 import pytest
 from support.cli import run_cli
-from support.pages import ROOT, Reader, blocks
+from support.pages import ROOT, Reader, blocks, run_line
 
 from pagewalk.cli import COMMANDS, make_parser
 
@@ -48,10 +47,9 @@ def test_every_fence_of_a_page_belongs_to_a_block(name):
 
 
 def examples(command):
-    """The commands in the example of a command's help, which the reference shows."""
-    (subparsers,) = make_parser(command)._subparsers._group_actions
-    help_text = subparsers.choices[command].epilog or ""
-    return re.findall(r"^(?:example: |  )pagewalk (.*)$", help_text, flags=re.M)
+    """The commands at the end of a command's help, which the reference shows."""
+    _, text = re.split(r"^examples?:", make_parser(command).commands[command].epilog, flags=re.M)
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 @pytest.fixture
@@ -66,10 +64,9 @@ def what_examples_name(desk):
     ("command", "example"), [(name, each) for name in COMMANDS for each in examples(name)]
 )
 def test_the_example_in_a_commands_help_runs(command, example, what_examples_name):
-    status, output, errors = run_cli(*shlex.split(example), parse=False)
+    status, _, errors = run_line(example)
 
-    assert status != 2
-    assert output
+    assert status in (0, 1)
     assert errors == ""
 
 

@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from support.cli import run_cli
+
+from pagewalk.cli import COMMANDS, main
 
 PAGEWALK = [sys.executable, "-m", "pagewalk"]
 LONG = ["run", "vmemmap-devdax", "--release", "6.17", "--set", "ram=64G"]
@@ -31,14 +34,47 @@ def test_wrong_usage_is_one_line_and_status_2(arguments, words):
     assert [word for word in words if word not in errors] == []
 
 
-@pytest.mark.parametrize(
-    "command", ["list", "run", "walk", "trace", "show", "asm", "doctor", "oops"]
-)
-def test_each_command_has_help_with_an_example(command):
-    done = subprocess.run([*PAGEWALK, command, "--help"], capture_output=True, text=True)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_that_ends_in_an_example(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
 
-    assert done.returncode == 0
-    assert "example: pagewalk " + command in done.stdout
+    last = capsys.readouterr().out.rstrip().splitlines()[-1]
+    assert end.value.code == 0
+    assert last.split("pagewalk ", 1)[1].startswith(command)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("rnu vmemmap-devdax", "run"),
+        ("run vmemap-devdax", "vmemmap-devdax"),
+        ("run vmemmap-devdax --levls 5", "--levels"),
+        ("run vmemmap-devdax --exepct=ok", "--expect"),
+        ("run vmemmap-devdax --release 6.71", "6.17"),
+        ("run vmemmap-devdax --build 6.9", "6.8"),
+        ("run vmemmap-devdax --set stat=1", "start"),
+        ("run vmemmap-devdax --set task=erly", "early"),
+        ("walk __init_single_pge", "__init_single_page"),
+        ("walk 0x1000 --task inti_mm", "init_mm"),
+        ("matrix --scenario hot-raed", "hot-readd"),
+        ("sweep --family uper", "upper"),
+        ("sweep --case pte.pp", "pte.p"),
+        ("access --va 0x1000 --entries 1 --kind wirte", "write"),
+        ("trace docs/examples/stor.S", "store.S"),
+        ("trace docs/examples/store.S --reg raxx=1", "rax"),
+        ("oops docs/examples/oop.txt", "oops.txt"),
+        ("completion bsh", "bash"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_answered_with_the_nearest(arguments, meant, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+
+    status, output, errors = run_cli(*arguments.split(), parse=False)
+
+    assert (status, output) == (2, "")
+    assert errors.count("\n") == 1
+    assert f"did you mean {meant}?" in errors
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "zork"]])

@@ -52,7 +52,7 @@ def test_a_file_that_is_no_source(tmp_path, command, content, words):
 
 @COMMANDS
 @pytest.mark.parametrize(
-    ("name", "words"), [("missing.S", "does not exist"), (".", "is a directory"), ("\0", "null")]
+    ("name", "words"), [("missing.S", "No such file"), (".", "Is a directory"), ("\0", "null")]
 )
 def test_a_file_that_is_none(tmp_path, command, name, words):
     assert words in refused(command, f"{tmp_path}/{name}")

@@ -138,11 +138,7 @@ class Reader:
                     yield f"is no part of what was printed: {shown}"
 
     def _run(self, command: Command) -> Iterator[str]:
-        words = shlex.split(command.line, comments=True)
-        if words[0] == "pagewalk" and not set(" ".join(words)) & set("<>|"):
-            status, output, errors = run_cli(*words[1:], parse=False)
-        else:
-            status, output, errors = _in_a_shell(command.line)
+        status, output, errors = run_line(command.line)
         self.printed = output or errors
         if status != command.status:
             yield f"{command.line}: exits with {status}\n{output}{errors}"
@@ -157,8 +153,14 @@ def _differences(shown: list[str], printed: str) -> Iterator[str]:
         yield "\n".join(["was not printed:", *missing, "this was:", printed])
 
 
-def _in_a_shell(line: str) -> tuple[int, str, str]:
-    """Run what is no command of ours with the tools of this environment."""
+def run_line(line: str) -> tuple[int, str, str]:
+    """Run what was typed: our own commands in this process, others in a shell.
+
+    Return the exit status, standard output and standard error.
+    """
+    words = shlex.split(line, comments=True)
+    if words[0] == "pagewalk" and not set(" ".join(words)) & set("<>|"):
+        return run_cli(*words[1:], parse=False)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment["NO_COLOR"] = "1"
