@@ -35,6 +35,7 @@ COMMANDS = {
     "access": "make one access on the CPU, under raw entries; or one for each row of a file",
     "sweep": "judge a matrix of accesses by the CPU, the walk and an oracle",
     "asm": "list a .S file: offsets, bytes, mnemonics, symbols",
+    "lab": "exercises for courses: list them, make one, check one, answer one",
     "doctor": "prove, on this machine, every engine behaviour that is relied upon",
     "completion": "print what makes a shell complete commands, options and values",
 }

@@ -1,0 +1,390 @@
+"""Lab 9: the top-level entry that was never copied.
+
+The bug of 4917f55b4ef9 "mm/sparse-vmemmap: improve memory savings for compound devmaps": vmemmap
+grows into a new top-level slot, of init_mm alone. Found by the student, and mended twice.
+"""
+
+from functools import partial
+from typing import Final
+
+from emu.paging import FRAME_SIZE, PhysAddr
+from pagewalk.labs import student
+from pagewalk.labs.bench import Bench
+from pagewalk.labs.board import DIRECT
+from pagewalk.labs.booted import ALIGN, RELEASE, SIZEOF_PAGE, Lacking, Story
+from pagewalk.labs.entries import entry_pa, filled, read_table, require_equal
+from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
+from pagewalk.labs.roots import Roots
+from pagewalk.labs.running import FREE, Routine
+from pagewalk.labs.seeded import Dice
+
+PYTHON: Final = "sync.py"
+ASSEMBLY: Final = "sync.S"
+_KEPT: Final = ("rbx", "rbp", "r12", "r13", "r14", "r15")
+
+_SYNC_PY: Final = '''\
+"""Give every task the top-level entries of the kernel's that it lacks."""
+
+
+def sync(memory, reference, roots, first, last, shift):
+    """Copy the entries of [first, last] that a root lacks, and change nothing else.
+
+    memory     RAM: memory.read_u64(pa) returns 8 bytes, memory.write_u64(pa, value) stores them
+    reference  the pa of the root that has all entries, init_mm's
+    roots      a list: the pa of each task's root
+    first      an address in the first slot that may have to be copied
+    last       an address in the last one
+    shift      1 << shift bytes of addresses belong to a slot: 39 with 4 levels, 48 with 5
+    """
+%s
+'''
+_PYTHON_TODO: Final = """\
+    # your code goes here"""
+_PYTHON_DONE: Final = """\
+    for slot in range(first >> shift & 511, (last >> shift & 511) + 1):
+        entry = memory.read_u64(reference + 8 * slot)
+        if not entry & 1:
+            continue
+        for root in roots:
+            if not memory.read_u64(root + 8 * slot) & 1:
+                memory.write_u64(root + 8 * slot, entry)"""
+_PROBE_PY: Final = '''\
+"""python probe.py: the kernel of this lab, before and after your sync()."""
+
+from emu import Returned
+from kernel_model import Kernel
+from kernel_model.drivers import dax_bus_probe
+
+from sync import sync
+
+START, SIZE = {start:#x}, {size:#x}
+
+kernel = Kernel("{release}", vmemmap_base={vmemmap_base:#x})
+early = [kernel.fork(name) for name in {early}]
+worker = kernel.kthread("kworker/0:1")
+print("kworker probes the device:", kernel.run(worker, dax_bus_probe, START, SIZE, {align:#x}))
+late = [kernel.fork(name) for name in {late}]
+
+
+def initialise(task):
+    """Have a task initialise some of the device's struct pages, and print how that ends."""
+    for pfn in range(START >> 12, START + SIZE >> 12, 512):
+        page = kernel.layout.pfn_to_page(pfn)
+        stop = kernel.run(task, "__init_single_page", rdi=page, rsi=pfn, rdx=kernel.zone_device)
+        if not isinstance(stop, Returned):
+            break
+    print(f"{{task.comm}}: {{stop}}")
+
+
+for task in early + late:
+    initialise(task)
+
+first = kernel.layout.pfn_to_page(START >> 12)
+last = kernel.layout.pfn_to_page((START + SIZE >> 12) - 1)
+sync(kernel.memory, kernel.init_mm.pgd, [t.mm.pgd for t in early + late], first, last, 39)
+
+print("after sync():")
+for task in early + late:
+    initialise(task)
+'''
+
+_SYNC_S: Final = """
+        mov     rdi, {reference_va:#x}
+        mov     rsi, {list_va:#x}
+        mov     edx, {nr_tasks}
+        mov     rcx, {first:#x}
+        mov     r8, {last:#x}
+        call    sync
+        mov     rax, {root:#x}
+        mov     cr3, rax                # a task runs
+        mov     rdi, {va:#x}
+        mov     rax, [rdi]
+        ret
+        .size   main, . - main
+
+# sync: copy the top-level entries of a range to the roots that lack them, and change nothing else.
+#
+# in:       rdi = where the reference root lies (a va; all of RAM is mapped from {direct:#x} on)
+#           rsi = where a list of the tasks' roots lies, 8 bytes each: where each root lies
+#           rdx = how many they are
+#           rcx = an address in the first slot that may have to be copied, r8 = one in the last
+# out:      nothing
+# clobbers: rax, rcx, rdx, rsi, rdi, r8 to r11
+        .globl  sync
+        .type   sync, @function
+sync:
+{body}
+        ret
+        .size   sync, . - sync
+"""
+_ASSEMBLY_TODO: Final = """\
+        # your code goes here"""
+_ASSEMBLY_DONE: Final = """\
+        shr     rcx, 39
+        and     ecx, 511
+        shr     r8, 39
+        and     r8d, 511
+.Lslot:
+        mov     rax, [rdi + 8 * rcx]
+        test    al, 1
+        jz      .Lnext_slot             # the reference has none
+        xor     r9d, r9d
+.Ltask:
+        cmp     r9, rdx
+        jae     .Lnext_slot
+        mov     r10, [rsi + 8 * r9]
+        inc     r9
+        test    byte ptr [r10 + 8 * rcx], 1
+        jnz     .Ltask                  # it has one
+        mov     [r10 + 8 * rcx], rax
+        jmp     .Ltask
+.Lnext_slot:
+        inc     ecx
+        cmp     ecx, r8d
+        jbe     .Lslot"""
+
+
+# -- what the CPU says of a prediction
+
+
+def _check_slot(story: Story, slot: int) -> None:
+    """Copy this slot of init_mm to a task: does that help it?"""
+    booted = story.boot()
+    kernel = booted.kernel
+    entry = booted.table(kernel.init_mm.pgd)[slot]
+    for task in booted.tasks:
+        kernel.memory.write_u64(PhysAddr(entry_pa(task.mm.pgd, slot)), entry)
+    try:
+        booted.must_initialise(booted.page(story.pfn))
+    except Lost as lost:
+        raise Lost(f"with slot {slot} of init_mm in every root, {lost}") from None
+
+
+def _check_pfn(story: Story, pfn: int) -> None:
+    """Initialise its struct page, and the one before, in the task that was forked first."""
+    from emu import PageFault, Returned
+
+    booted = story.boot()
+    if not story.start >> 12 < pfn < story.start + story.size >> 12:
+        raise Lost(f"{pfn:#x} is not the number of a frame of the device, or it is the first one")
+    one_before = booted.initialise(booted.tasks[0], booted.page(pfn - 1))
+    if not isinstance(one_before, Returned):
+        raise Lost(f"{story.early[0]} faults at the struct page of pfn {pfn - 1:#x} already")
+    if not isinstance(booted.initialise(booted.tasks[0], booted.page(pfn)), PageFault):
+        raise Lost(f"{story.early[0]} does not fault at the struct page of pfn {pfn:#x}")
+
+
+def _fault(story: Story) -> tuple[int, int]:
+    """Return the address and the error code of the first page fault of the first task."""
+    from emu import PageFault
+
+    booted = story.boot()
+    stop = booted.initialise(booted.tasks[0], booted.page(story.pfn))
+    assert isinstance(stop, PageFault)
+    return stop.address, stop.error_code
+
+
+def _check_fault(story: Story, address: int, error_code: int) -> None:
+    if _fault(story) != (address, error_code):
+        raise Lost(f"the CPU reports another fault than {error_code:#x} at {address:#x}")
+
+
+def _nr_dying(story: Story) -> int:
+    """Have every task initialise the page, and count those that die."""
+    from emu import PageFault
+
+    booted = story.boot()
+    stops = [booted.initialise(task, booted.page(story.pfn)) for task in booted.tasks]
+    return sum(isinstance(stop, PageFault) for stop in stops)
+
+
+def _check_tasks(story: Story, tasks: int) -> None:
+    if _nr_dying(story) != tasks:
+        raise Lost(f"it is not {tasks} of them that die")
+
+
+# -- the Python
+
+
+def _synced(text: str, levels: int) -> Lacking:
+    """Call the student's sync() on a kernel that it has never seen, and have all tasks try."""
+    story = Story(Dice(PYTHON, text), levels=levels)
+    lacking = Lacking(story)
+    arguments = (lacking.reference, lacking.roots, lacking.first, lacking.last, story.shift)
+    ran = student.call(PYTHON, text, "sync", *arguments, memory=lacking.memory)
+    if isinstance(ran, student.Failed):
+        raise Lost(ran.reason)
+    for page in lacking.pages:
+        lacking.booted.must_initialise(page)
+    return lacking
+
+
+def _check_python(text: str) -> None:
+    for levels in (4, 5):
+        _synced(text, levels)
+
+
+def _check_python_only_that(text: str) -> None:
+    for levels in (4, 5):
+        lacking = _synced(text, levels)
+        reference = lacking.booted.table(lacking.reference)
+        for task, before in zip(lacking.booted.tasks, lacking.before, strict=True):
+            after = lacking.booted.table(task.mm.pgd)
+            whose = f"{task.comm}'s root ({PYTHON})"
+            require_equal(whose, after, filled(before, reference, lacking.slots))
+        stray = {pa for pa in lacking.memory.written if pa & -FRAME_SIZE not in lacking.roots}
+        if stray:
+            raise Lost(f"{PYTHON}: stores to pa {min(stray):#x}, which is in no task's root")
+
+
+# -- the assembly
+
+
+def _assembly(roots: Roots, body: str) -> str:
+    """Return the file, with these roots and this routine."""
+    main = _SYNC_S.format(
+        reference_va=DIRECT + roots.reference,
+        list_va=DIRECT + roots.list,
+        nr_tasks=len(roots.tasks),
+        first=roots.first,
+        last=roots.last,
+        root=roots.tasks[0],
+        va=roots.vas[-1],
+        direct=DIRECT,
+        body=body,
+    )
+    return roots.board.source(main, roots.tasks)
+
+
+def _call_sync(text: str) -> tuple[Roots, dict[int, list[int]]]:
+    """Call the student's routine on roots that it has never seen; return what they hold then."""
+    roots = Roots(Dice(ASSEMBLY, text), ram=FREE)
+    routine = Routine(text, ASSEMBLY, "sync")
+    routine.put(roots.board.words)
+    kept = {name: 0x5EED << 32 | number for number, name in enumerate(_KEPT)}
+    routine.call(
+        rdi=DIRECT + roots.reference,
+        rsi=DIRECT + roots.list,
+        rdx=len(roots.tasks),
+        rcx=roots.first,
+        r8=roots.last,
+        **kept,
+    )
+    for name, value in kept.items():
+        if getattr(routine.cpu.registers, name) != value:
+            raise Lost(f"{ASSEMBLY}: sync changes {name.upper()}, which is its caller's")
+    everybody = (roots.reference, *roots.tasks)
+    return roots, {root: read_table(routine.memory, root) for root in everybody}
+
+
+def _check_assembly(text: str) -> None:
+    """Have the CPU load under every root, from all that the reference maps."""
+    roots, after = _call_sync(text)
+    bench = Bench(roots.board.ram, roots.board.words)
+    for root, entries in after.items():
+        for slot, entry in enumerate(entries):
+            bench.put(entry_pa(root, slot), entry)
+    for root in roots.tasks:
+        for va in roots.vas:
+            if bench.value(root, va) != roots.board.words[roots.board.pa(roots.reference, va)]:
+                raise Lost(f"{ASSEMBLY}: a task loads another word from {va:#x} than the reference")
+
+
+def _check_assembly_only_that(text: str) -> None:
+    _check_assembly(text)
+    roots, after = _call_sync(text)
+    reference = roots.table(roots.reference)
+    require_equal(f"the reference root ({ASSEMBLY})", after[roots.reference], reference)
+    for root in roots.tasks:
+        wanted = filled(roots.table(root), reference, roots.slots)
+        require_equal(f"the root at {root:#x} ({ASSEMBLY})", after[root], wanted)
+
+
+def _exercise(dice: Dice) -> Exercise:
+    story, roots = Story(dice), Roots(dice)
+    first = story.early[0]
+    python = (Source(PYTHON, "the function sync().", _SYNC_PY % _PYTHON_TODO),)
+    assembly = (Source(ASSEMBLY, "the function sync.", _assembly(roots, _ASSEMBLY_TODO)),)
+    numbers = {
+        "vmemmap_base": story.vmemmap_base,
+        "start": story.start,
+        "size": story.size,
+        "align": ALIGN,
+    }
+
+    def solution() -> dict[str, Answer]:
+        address, error_code = _fault(story)
+        return {
+            "slot": story.slot,
+            "pfn": story.pfn,
+            "address": address,
+            "error_code": error_code,
+            "tasks": _nr_dying(story),
+            PYTHON: _SYNC_PY % _PYTHON_DONE,
+            ASSEMBLY: _assembly(roots, _ASSEMBLY_DONE),
+        }
+
+    return Exercise(
+        parts=(
+            Part(
+                "The slot",
+                1,
+                (Number("slot", "The slot that the probe fills, of init_mm alone.", most=511),),
+                partial(_check_slot, story),
+            ),
+            Part(
+                "The first struct page in it",
+                1,
+                (
+                    Number(
+                        "pfn", "The number of the device's first frame whose struct page is there."
+                    ),
+                ),
+                partial(_check_pfn, story),
+            ),
+            Part(
+                "The fault",
+                1,
+                (
+                    Number("address", f"What CR2 holds when {first} has initialised it."),
+                    Number("error_code", "The error code of that page fault."),
+                ),
+                partial(_check_fault, story),
+            ),
+            Part(
+                "Who dies",
+                1,
+                (Number("tasks", "How many of the tasks would fault there."),),
+                partial(_check_tasks, story),
+            ),
+            Part("In Python: every task has it", 2, python, _check_python),
+            Part("In Python: nothing else", 1, python, _check_python_only_that),
+            Part("In assembly: every task has it", 2, assembly, _check_assembly),
+            Part("In assembly: nothing else", 1, assembly, _check_assembly_only_that),
+        ),
+        values={
+            **{name: f"{value:#x}" for name, value in numbers.items()},
+            "end": f"{story.start + story.size:#x}",
+            "sizeof_page": SIZEOF_PAGE,
+            "release": RELEASE,
+            "first": first,
+            "early": ", ".join(story.early),
+            "late": ", ".join(story.late),
+        },
+        solution=solution,
+        files={
+            "probe.py": _PROBE_PY.format(
+                release=RELEASE, early=story.early, late=story.late, **numbers
+            )
+        },
+    )
+
+
+LAB = Lab(
+    number=9,
+    name="missing-entry",
+    title="The missing top-level entry",
+    idea="Who fills a top-level slot for the kernel must tell every root.",
+    points=10,
+    exercise=_exercise,
+)

@@ -1,0 +1,360 @@
+"""Lab 7: the TLB keeps what the CPU has used, until it is told to forget.
+
+Entries are changed behind the CPU's back; what it reads then is predicted, and at last the student
+changes one as it must be done.
+"""
+
+from functools import partial
+from typing import Final, NamedTuple
+
+from emu.paging import ENTRY_SIZE, FRAME_SIZE, RW, P, PhysAddr, VirtAddr
+from emu.walk import walk
+from pagewalk.labs.bench import INVLPG, LOAD, STORE, Bench, loaded
+from pagewalk.labs.board import DIRECT, Board
+from pagewalk.labs.lab import (
+    Answer,
+    ErrorCode,
+    Exercise,
+    Lab,
+    Lost,
+    Number,
+    Numbers,
+    Part,
+    Source,
+)
+from pagewalk.labs.running import Routine
+from pagewalk.labs.seeded import Dice
+
+
+class Order(NamedTuple):
+    """What is done to page p: an access, a bit taken from its PTE, something else, the access."""
+
+    access: str
+    bit: int
+    between: str
+    used: bool = True  # the first access is made
+
+    def steps(self) -> list[str]:
+        """Return what is done, one after the other, by the names in _CODE."""
+        first = [self.access] if self.used else []
+        between = [self.between] if self.between else []
+        return [*first, f"clear {_BIT[self.bit]}", *between, self.access]
+
+
+_BIT: Final = {P: "P", RW: "RW"}
+_ACCESS: Final = {P: "load", RW: "store"}
+_REMEMBERED: Final = tuple(
+    Order(access, bit, between) for bit, access in _ACCESS.items() for between in ("", "invlpg q")
+)
+_FORGOTTEN: Final = tuple(
+    Order(access, bit, between, used=bool(between))
+    for bit, access in _ACCESS.items()
+    for between in ("", "invlpg p", "CR3")
+)
+_CODE: Final = {
+    "load": "mov     rax, [rdi]              # load from p",
+    "store": "mov     [rdi], rax              # store to p",
+    "clear P": "and     qword ptr [rsi], -2     # clear P in the PTE of p",
+    "clear RW": "and     qword ptr [rsi], -3     # clear RW in the PTE of p",
+    "invlpg p": "invlpg  [rdi]",
+    "invlpg q": "invlpg  [rbp]                   # of q",
+    "CR3": "mov     rax, cr3\n        mov     cr3, rax                # write CR3 as it is",
+}
+_HEAD: Final = """
+        mov     rax, {root:#x}
+        mov     cr3, rax
+        mov     rdi, {p:#x}          # page p,
+        mov     rsi, {pte:#x}      # and its PTE, in the direct map
+        mov     rbp, {q:#x}          # page q
+"""
+_END: Final = """
+        ret
+        .size   main, . - main
+"""
+_SEE: Final = """\
+        mov     rax, [rdi]              # load from p: the TLB has it from now on
+        mov     rdx, {new:#x}
+        mov     [rsi], rdx              # p is in another frame now
+        mov     rbx, [rdi]              # without an invlpg
+        invlpg  [rdi]
+        mov     rcx, [rdi]              # with one"""
+_REMAP: Final = """\
+        mov     rax, [rdi]
+        mov     rdx, {new:#x}
+        call    remap
+        ret
+        .size   main, . - main
+
+# remap: give a page another frame, and load from it.
+#
+# in:       rdi = an address in the page, rsi = the va of its PTE, rdx = the new PTE
+# out:      rax = the word at rdi, as the new PTE has it
+# clobbers: nothing else, and no other page's translation
+        .globl  remap
+        .type   remap, @function
+remap:
+{body}
+        mov     rax, [rdi]
+        ret
+        .size   remap, . - remap
+"""
+_TODO: Final = """\
+        # your code instead of this line"""
+_DONE: Final = """\
+        mov     [rsi], rdx
+        invlpg  [rdi]"""
+_REMAP_VA: Final = 0x3000_0000_0000
+_REMAP_PA: Final = 0x10_0000
+_NEW: Final = _REMAP_PA + 2 * FRAME_SIZE
+
+
+def _value(machine: Bench | Routine, va: int) -> int:
+    """Have the CPU load 8 bytes, with the TLB that it has, and return them."""
+    return loaded(machine.access(LOAD, va), f"a load from {va:#x}")
+
+
+class _Pages:
+    """Pages p and q, the frames that they are in, and the frames that they will be in."""
+
+    def __init__(self, dice: Dice) -> None:
+        self.board: Final = Board(dice, nr_frames=16)
+        board = self.board
+        self.root: Final = board.frame()
+        pt = dice.between(1, 255) << 39 | dice.below(1 << 18) << 21
+        at = [page << 12 | dice.below(512) * ENTRY_SIZE for page in dice.sample(range(512), 2)]
+        self.p, self.q = (pt | offset for offset in at)
+        self.new: Final[dict[int, int]] = {}
+        for va in (self.p, self.q):
+            old, new = board.frame(), board.frame()
+            board.map(self.root, va & -FRAME_SIZE, old)
+            for frame in (old, new):
+                board.words[frame + va % FRAME_SIZE] = dice.word()
+            self.new[va] = new | RW | P
+        self.told: Final = dice.choice(("p", "q"))
+        orders = [*dice.sample(_REMEMBERED, 2), *dice.sample(_FORGOTTEN, 2)]
+        self.orders: Final = dict(zip("abcd", dice.sample(orders, 4), strict=True))
+
+    def bench(self) -> Bench:
+        """Return the lab's machine, with the root loaded."""
+        bench = Bench(self.board.ram, self.board.words)
+        bench.cr3 = self.root
+        return bench
+
+    def pte_pa(self, va: int) -> int:
+        """Return where the PTE for `va` lies."""
+        return self.board.walk(self.root, va).steps[-1].entry_pa
+
+    def source(self, body: str) -> str:
+        """Return a file with these tables that does what `body` says."""
+        head = _HEAD.format(root=self.root, p=self.p, q=self.q, pte=DIRECT + self.pte_pa(self.p))
+        return self.board.source(head + body, roots=(self.root,))
+
+    # -- what the CPU does
+
+    def changed(self) -> Bench:
+        """Load from both pages, then write both PTEs from outside."""
+        bench = self.bench()
+        for va, pte in self.new.items():
+            bench.access(LOAD, va)
+            bench.put(self.pte_pa(va), pte)
+        return bench
+
+    def without_invlpg(self) -> int:
+        """Return what the CPU then loads from p."""
+        return _value(self.changed(), self.p)
+
+    def with_invlpg(self) -> int:
+        """Return what it loads after an invlpg."""
+        bench = self.changed()
+        bench.access(INVLPG, self.p)
+        return _value(bench, self.p)
+
+    def one_invlpg(self) -> list[int]:
+        """Return what it loads from both pages after an invlpg of one."""
+        bench = self.changed()
+        bench.access(INVLPG, self.p if self.told == "p" else self.q)
+        return [_value(bench, va) for va in (self.p, self.q)]
+
+    def error_code(self, order: Order) -> int | None:
+        """Return what the last access of an order comes to."""
+        from emu import PageFault
+
+        bench = self.bench()
+        pte_pa = self.pte_pa(self.p)
+        stop = None
+        for step in order.steps():
+            match step.split():
+                case ["load"]:
+                    stop = bench.access(LOAD, self.p)
+                case ["store"]:
+                    stop = bench.access(STORE, self.p)
+                case ["clear", _]:
+                    bench.put(pte_pa, bench.get(pte_pa) & ~order.bit)
+                case ["invlpg", page]:
+                    bench.access(INVLPG, self.p if page == "p" else self.q)
+                case _:
+                    bench.cr3 = self.root
+        return stop.error_code if isinstance(stop, PageFault) else None
+
+    # -- what that says of an answer
+
+    def check_without(self, word: int) -> None:
+        """Is that what it loads?"""
+        if word != self.without_invlpg():
+            raise Lost(f"without an invlpg, the CPU loads another word than {word:#x}")
+
+    def check_with(self, word: int) -> None:
+        """Is that what it loads?"""
+        if word != self.with_invlpg():
+            raise Lost(f"after the invlpg, the CPU loads another word than {word:#x}")
+
+    def check_one(self, words: list[int]) -> None:
+        """Are those the words?"""
+        if words != self.one_invlpg():
+            raise Lost(f"after an invlpg of {self.told}, the CPU loads other words than these")
+
+    def check_order(self, order: Order, code: int | None) -> None:
+        """Is that what it comes to?"""
+        if code != self.error_code(order):
+            what = "goes not through" if code is None else f"does not raise error code {code:#x}"
+            raise Lost(f"on the CPU, the last access {what}")
+
+
+class _Remapped:
+    """The student's routine on two pages that the CPU has used, after it was called for one."""
+
+    def __init__(self, text: str) -> None:
+        dice = Dice("remap", text)
+        size = 2 * FRAME_SIZE
+        self._routine: Final = Routine(
+            text, "remap.S", "remap", maps=[f"{_REMAP_VA:#x}={_REMAP_PA:#x}+{size:#x}:rw"]
+        )
+        memory, paging = self._routine.memory, self._routine.cpu.paging
+        self.page, self.beside = _REMAP_VA, _REMAP_VA + FRAME_SIZE
+        ptes = [
+            walk(memory.read_u64, paging, VirtAddr(va)).steps[-1].entry_pa
+            for va in (self.page, self.beside)
+        ]
+        self.words: Final = [dice.word() for _ in range(4)]  # in the two old frames, in the new
+        for number, word in enumerate(self.words):
+            memory.write_u64(PhysAddr(_REMAP_PA + number * FRAME_SIZE), word)
+        self._routine.access(LOAD, self.page)
+        self._routine.access(LOAD, self.beside)
+        memory.write_u64(ptes[1], _NEW + FRAME_SIZE | RW | P)
+        self.returned: Final = self._routine.call(
+            rdi=self.page, rsi=DIRECT + ptes[0], rdx=_NEW | RW | P
+        )
+
+    def value(self, va: int) -> int:
+        """Have the CPU load from one of the pages."""
+        return _value(self._routine, va)
+
+
+def _check_remap(text: str) -> None:
+    """Call remap for a page that the CPU has used: does it load from the new frame?"""
+    remapped = _Remapped(text)
+    old, _, new, _ = remapped.words
+    if remapped.returned != new:
+        which = "the old frame's" if remapped.returned == old else "neither frame's"
+        raise Lost(f"remap returns {which} word, and not the new frame's")
+    if remapped.value(remapped.page) != new:
+        raise Lost("after remap, the CPU does not load from the new frame")
+
+
+def _check_no_other(text: str) -> None:
+    """Change the page beside it, too: is that still unknown to the CPU?"""
+    _check_remap(text)
+    remapped = _Remapped(text)
+    if remapped.value(remapped.beside) != remapped.words[1]:
+        raise Lost("remap has the CPU forget the page beside it, too")
+
+
+def _exercise(dice: Dice) -> Exercise:
+    pages = _Pages(dice)
+    board, root, new = pages.board, pages.root, pages.new[pages.p]
+    todo, done = (
+        pages.source(_REMAP.replace("{body}", body).format(new=new)) for body in (_TODO, _DONE)
+    )
+
+    def solution() -> dict[str, Answer]:
+        return {
+            "without": pages.without_invlpg(),
+            "with": pages.with_invlpg(),
+            "one": pages.one_invlpg(),
+            **{name: pages.error_code(order) for name, order in pages.orders.items()},
+            "remap.S": done,
+        }
+
+    remap = Source("remap.S", "the function remap.", todo)
+    return Exercise(
+        parts=(
+            Part(
+                "Changed without invlpg",
+                1,
+                (Number("without", "What the CPU then loads from p."),),
+                pages.check_without,
+            ),
+            Part(
+                "Changed with invlpg",
+                1,
+                (Number("with", "What the CPU then loads from p."),),
+                pages.check_with,
+            ),
+            Part(
+                "Two changes, one invlpg",
+                2,
+                (
+                    Numbers(
+                        "one",
+                        f"Both PTEs are changed, and {pages.told} is invalidated: what the CPU "
+                        "loads from p and from q.",
+                        2,
+                    ),
+                ),
+                pages.check_one,
+            ),
+            *(
+                Part(
+                    f"Order {name}",
+                    1,
+                    (ErrorCode(name, f"What the last access of order {name} comes to."),),
+                    partial(pages.check_order, order),
+                )
+                for name, order in pages.orders.items()
+            ),
+            Part("Change it, and be believed", 3, (remap,), _check_remap),
+            Part("… and forget nothing else", 1, (remap,), _check_no_other),
+        ),
+        values={
+            "root": f"{root:#x}",
+            "ram": board.listing(),
+            "p": f"{pages.p:#x}",
+            "q": f"{pages.q:#x}",
+            "new_p": f"{new:#x}",
+            "new_q": f"{pages.new[pages.q]:#x}",
+            "told": pages.told,
+            "orders": "\n".join(
+                f"{name}    {', then '.join(order.steps())}" for name, order in pages.orders.items()
+            ),
+        },
+        solution=solution,
+        files={
+            "see.S": pages.source(_SEE.format(new=new) + _END),
+            **{
+                f"{name}.S": pages.source(
+                    "\n".join(f"        {_CODE[step]}" for step in order.steps()) + _END
+                )
+                for name, order in pages.orders.items()
+            },
+        },
+    )
+
+
+LAB = Lab(
+    number=7,
+    name="stale",
+    title="The TLB and stale entries",
+    idea="The CPU remembers translations; whoever takes one away must tell it.",
+    points=12,
+    exercise=_exercise,
+)
