@@ -17,6 +17,7 @@ from emu.memory import PhysMemory
 from emu.paging import (
     ADDRESS,
     ENTRIES,
+    ENTRY_NAME,
     ENTRY_SIZE,
     KEY_SHIFT,
     PS,
@@ -69,6 +70,19 @@ class Walks(NamedTuple):
     entry: U64s
     pa: U64s
     rights: U64s
+
+    def _repr_html_(self) -> str:
+        from emu import markup
+
+        columns = ("number", "verdict", "level", "entry at pa", "value", "pa")
+        caption = f"{len(self.kind):,} walks"
+        return markup.table(caption, columns, markup.excerpt(range(len(self.kind)), self._cells))
+
+    def _cells(self, at: int) -> tuple[str, ...]:
+        level, kind, entry_pa, entry, pa, _ = (int(column[at]) for column in self)
+        reached = f"{level} {ENTRY_NAME[level]}" if level else ""
+        where = f"{entry_pa:#x}" if level else "", f"{entry:#x}" if level else ""
+        return f"{at}", KINDS[kind], reached, *where, f"{pa:#x}" if kind == MAPPED else ""
 
 
 class Ram:

@@ -6,13 +6,23 @@ come from (`address_space`). SDM vocabulary.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, overload
+from typing import Any, Final, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emu.bulk import KINDS, MAPPED, U8s, U64s
-from emu.paging import KEY_SHIFT, RW, U64, US, XD, G, PhysAddr, VirtAddr
+from emu.paging import (
+    ENTRY_NAME,
+    KEY_SHIFT,
+    PAGE_SIZE_NAME,
+    U64,
+    PhysAddr,
+    VirtAddr,
+    flags_text,
+)
+
+COLUMNS: Final = ("first", "last", "kind", "pages", "rights", "pa")
 
 
 class Range(NamedTuple):
@@ -39,13 +49,28 @@ class Range(NamedTuple):
         """The protection key of the pages."""
         return self.rights >> KEY_SHIFT & 15
 
+    @property
+    def rights_text(self) -> str:
+        """The rights by name: "RW XD", "US key 3", or a dash where there are none."""
+        flags = flags_text(self.rights, self.level)
+        if not self.key:
+            return flags
+        return f"{flags} key {self.key}".removeprefix("- ")
+
+    def cells(self) -> tuple[str, ...]:
+        """What a row of a table says of it; `COLUMNS` says what is what."""
+        if self.pa is None:
+            return f"{self.first:#x}", f"{self.last:#x}", self.kind, "", "", ""
+        page = f"{PAGE_SIZE_NAME[self.level]} {ENTRY_NAME[self.level]}"
+        return (
+            *(f"{self.first:#x}", f"{self.last:#x}", self.kind),
+            *(page, self.rights_text, f"{self.pa:#x}"),
+        )
+
     def __repr__(self) -> str:
         what = self.kind
         if self.pa is not None:
-            flags = ((RW, "RW"), (US, "US"), (G, "G"), (XD, "XD"))
-            names = [name for bit, name in flags if self.rights & bit]
-            names += [f"key {self.key}"] if self.key else []
-            what += f" to {self.pa:#x} at level {self.level}, {' '.join(names) or '-'}"
+            what += f" to {self.pa:#x} at level {self.level}, {self.rights_text}"
         return f"Range({self.first:#x}-{self.last:#x} {what})"
 
 
@@ -86,6 +111,12 @@ class Ranges(Sequence[Range]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} ranges{'' if self.complete else ', not complete'}>"
+
+    def _repr_html_(self) -> str:
+        from emu import markup
+
+        caption = repr(self).strip("<>")
+        return markup.table(caption, COLUMNS, markup.excerpt(self, Range.cells))
 
     def only(self, which: slice | NDArray[np.bool_] | NDArray[np.int64]) -> "Ranges":
         """Return those that NumPy selects by `which`: a slice, a mask or indices."""

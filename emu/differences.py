@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.bulk import MAPPED, UNEXPLORED, U8s
-from emu.columns import Range, Ranges
+from emu.columns import COLUMNS, Range, Ranges
 from emu.paging import U64, VirtAddr
 
 WHATS: Final = ("same", "pa", "rights", "pa-and-rights", "only-a", "only-b", "gap", "unexplored")
@@ -34,6 +34,11 @@ class Difference(NamedTuple):
     def size(self) -> int:
         """How many bytes."""
         return self.last - self.first + 1
+
+    def cells(self) -> tuple[str, ...]:
+        """What a row of a table says of it: where, what differs, and how it is on either side."""
+        first, last, *a = self.a.cells()
+        return first, last, self.what, *a, *self.b.cells()[2:]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,6 +75,14 @@ class Differences(Sequence[Difference]):
     def __iter__(self) -> Iterator[Difference]:
         for what, a, b in zip(self.what, self.a, self.b, strict=True):
             yield Difference(a.first, a.last, WHATS[what], a, b)
+
+    def _repr_html_(self) -> str:
+        from emu import markup
+
+        sides = [f"{name} in {side}" for side in "ab" for name in COLUMNS[2:]]
+        caption = repr(self).strip("<>")
+        columns = (*COLUMNS[:2], "what", *sides)
+        return markup.table(caption, columns, markup.excerpt(self, Difference.cells))
 
     def __repr__(self) -> str:
         return f"<{len(self)} differences{'' if self.complete else ', not complete'}>"

@@ -4,11 +4,12 @@ Knows what there is to say of each kind of event. Refuses to know how a run is r
 an event looks. SDM vocabulary.
 """
 
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 from emu.fault import OutsideRam, PageFault, Shutdown, Trap
 from emu.interrupts import Delivery
-from emu.paging import ENTRY_NAME, PhysAddr, VirtAddr
+from emu.paging import ENTRY_NAME, Paging, PhysAddr, VirtAddr
 
 
 class Executed(NamedTuple):
@@ -124,3 +125,13 @@ class Delivered(NamedTuple):
 
 
 Event = Executed | Accessed | Walked | Invalidated | Edited | Cr3Switch | Faulted | Delivered
+
+
+def controls_after(paging: Paging, event: Event) -> Paging:
+    """Return the control registers of an event's CPU after it."""
+    changed: dict[str, Any] = {}
+    if isinstance(event, Cr3Switch):
+        changed["cr3"] = event.new
+    elif isinstance(event, Invalidated) and event.what not in ("cr3", "invlpg"):
+        changed[event.what] = event.value
+    return replace(paging, **changed) if changed else paging

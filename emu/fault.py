@@ -19,6 +19,15 @@ PF_U: Final = 1 << 2  # an explicit access at CPL 3 (to descriptors and the TSS:
 PF_RSVD: Final = 1 << 3  # a reserved bit was set in an entry; implies P
 PF_I: Final = 1 << 4  # an instruction fetch; only with EFER.NXE or CR4.SMEP
 PF_PK: Final = 1 << 5  # the page's protection key forbids it
+ERROR_BITS: Final = {
+    "P": (PF_P, "an entry on the way was not present", "all entries were present"),
+    "W": (PF_W, "no write", "a write"),
+    "U": (PF_U, "a supervisor-mode access", "a user-mode access"),
+    "RSVD": (PF_RSVD, "no reserved bit was in the way", "an entry had a reserved bit set"),
+    "I": (PF_I, "no instruction fetch", "an instruction fetch"),
+    "PK": (PF_PK, "no protection key forbade it", "the page's protection key forbade it"),
+}
+"""Each bit of the error code by name, and what it says if it is clear and if it is set."""
 
 # Vectors, by the SDM's mnemonics.
 DE: Final = 0
@@ -146,6 +155,22 @@ class PageFault(NamedTuple):
         """What the instruction was about to do, from the error code."""
         return access_of(self.error_code)
 
+    def html(self) -> str:
+        """Return its sentence, the walk, the error code bit by bit, and the registers."""
+        from emu import markup
+
+        code = self.error_code
+        bits = [
+            (name, "1", if_set) if code & bit else (name, "0", if_clear)
+            for name, (bit, if_clear, if_set) in ERROR_BITS.items()
+        ]
+        meaning = markup.table(f"error code {code:#x}", ("bit", "value", "meaning"), bits)
+        walk = self.walk.html() if self.walk else ""
+        return markup.sentence(str(self)) + walk + meaning + _html(self.registers)
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
     def __repr__(self) -> str:
         code = f"{self.address:#x}, {self.error_code:#x}, rip={self.rip:#x}"
         more = "".join(
@@ -184,6 +209,16 @@ class Trap:
     cr2: int = field(default=0, compare=False)
     instruction: VirtAddr | None = field(default=None, compare=False)
 
+    def html(self) -> str:
+        """Return its sentence, what the CPU was set to, and the registers."""
+        from emu import markup
+
+        control = f"CPL {self.cpl}, CR3 {self.cr3:#x}, CR2 {self.cr2:#x}"
+        return markup.sentence(str(self)) + markup.sentence(control) + _html(self.registers)
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
     def __repr__(self) -> str:
         code = "None" if self.error_code is None else f"{self.error_code:#x}"
         return f"Trap({self.vector}, {code}, rip={self.rip:#x})"
@@ -207,6 +242,11 @@ class OutsideRam:
     rip: VirtAddr
     what: Literal["leaf", "table", "root"]
     walk: Walk | None = field(default=None, compare=False, repr=False)
+
+    def _repr_html_(self) -> str:
+        from emu import markup
+
+        return markup.sentence(str(self)) + (self.walk.html() if self.walk else "")
 
     def __repr__(self) -> str:
         return f"OutsideRam(pa={self.pa:#x}, rip={self.rip:#x}, what={self.what!r})"
@@ -253,6 +293,12 @@ class Shutdown:
     rip: VirtAddr
     exceptions: "tuple[PageFault | Trap, ...]" = field(default=(), compare=False)
 
+    def _repr_html_(self) -> str:
+        from emu import markup
+
+        each = (markup.unfolds(str(exc), exc.html()) for exc in self.exceptions)
+        return markup.sentence(str(self)) + "".join(each)
+
     def __repr__(self) -> str:
         return f"Shutdown(rip={self.rip:#x})"
 
@@ -270,3 +316,10 @@ def access_of(error_code: int) -> Literal["read", "write", "fetch"]:
     if error_code & PF_I:
         return "fetch"
     return "write" if error_code & PF_W else "read"
+
+
+def _html(registers: Registers | None) -> str:
+    """Return the registers as HTML, out of the way until somebody asks for them."""
+    from emu import markup
+
+    return markup.unfolds("registers", registers.html()) if registers else ""

@@ -52,6 +52,17 @@ ENTRIES: Final = 512
 FRAME_SIZE: Final = 4096
 TOP_LEVEL: Final = 5
 ENTRY_NAME: Final = {5: "PML5E", 4: "PML4E", 3: "PDPTE", 2: "PDE", 1: "PTE"}
+PAGE_SIZE_NAME: Final = {3: "1G", 2: "2M", 1: "4K"}
+_FLAG_NAME: Final = {
+    P: "P",
+    RW: "RW",
+    US: "US",
+    A: "A",
+    D: "D",
+    PS: "PS",
+    G: "G",
+    XD: "XD",
+}
 
 # Control registers and EFER: what paging depends on, and what a 64-bit kernel sets besides.
 CR0_PE: Final = 1 << 0
@@ -110,6 +121,14 @@ def index(va: int, level: int) -> int:
 def maps_page(entry: int, level: int) -> bool:
     """Tell whether a present, well-formed entry of `level` maps a page instead of a table."""
     return level == 1 or bool(entry & PS)
+
+
+def flags_text(entry: int, level: int) -> str:
+    """Name the bits of an entry that are set: "P RW A D". At level 1, bit 7 is PAT."""
+    names = [name for bit, name in _FLAG_NAME.items() if entry & bit]
+    if level == 1 and entry & PS:
+        names[names.index("PS")] = "PAT"
+    return " ".join(names) or "-"
 
 
 def frame(entry: int, level: int) -> PhysAddr:

@@ -49,6 +49,16 @@ class Registers(NamedTuple):
     fs_base: int
     gs_base: int
 
+    def html(self) -> str:
+        """Return a table of all of them."""
+        from emu import markup
+
+        rows = [(name, f"{value:#x}") for name, value in self._asdict().items()]
+        return markup.table("registers", ("register", "value"), rows)
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
     def __repr__(self) -> str:
         return f"Registers({', '.join(f'{n}={v:#x}' for n, v in self._asdict().items())})"
 

@@ -5,17 +5,20 @@ translation is `rights`. SDM vocabulary; source: Intel SDM volume 3A, "Paging", 
 Translation with 4-Level Paging and 5-Level Paging".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from emu.paging import (
     ADDRESS,
     ENTRY_NAME,
     ENTRY_SIZE,
+    FRAME_SIZE,
+    PAGE_SIZE_NAME,
     P,
     Paging,
     PhysAddr,
     VirtAddr,
+    flags_text,
     frame,
     index,
     maps_page,
@@ -26,6 +29,15 @@ ReadU64 = Callable[[PhysAddr], int | None]
 """Read the 8 bytes at a physical address, or answer None where there is no RAM."""
 
 Verdict = Literal["mapped", "not-present", "reserved-bit", "outside-ram", "non-canonical"]
+ENDS: Final = {
+    "mapped": "pa {pa}, in the {size} page at {frame}",
+    "not-present": "not present: the walk stops here",
+    "reserved-bit": "a reserved bit is set: the walk stops here",
+    "outside-ram": "points outside RAM: the walk stops here",
+    "no-root": "CR3 points outside RAM",
+    "non-canonical": "not canonical: no table is read, the access is #GP or #SS",
+}
+"""What a walk comes to: by its verdict, or "no-root" if there was no table to begin with."""
 
 
 class Step(NamedTuple):
@@ -34,6 +46,11 @@ class Step(NamedTuple):
     level: int
     entry_pa: PhysAddr
     entry: int
+
+    @property
+    def slot(self) -> int:
+        """Which of the 512 entries of its table it is."""
+        return self.entry_pa % FRAME_SIZE // ENTRY_SIZE
 
     def __repr__(self) -> str:
         return f"{ENTRY_NAME[self.level]} @{self.entry_pa:#x} = {self.entry:#x}"
@@ -63,6 +80,41 @@ class Walk(NamedTuple):
             return None
         level, _, entry = self.steps[-1]
         return PhysAddr(frame(entry, level) | self.va & (page_size(level) - 1))
+
+    @property
+    def end(self) -> str:
+        """What the walk came to, in a few words.
+
+        Which bit is reserved depends on the `Paging`, which the walk does not keep.
+        """
+        if self.verdict == "mapped":
+            at, size = frame(self.steps[-1].entry, self.level), PAGE_SIZE_NAME[self.level]
+            return ENDS["mapped"].format(pa=f"{self.pa:#x}", size=size, frame=f"{at:#x}")
+        if self.verdict == "outside-ram" and not self.steps:
+            return ENDS["no-root"]
+        return ENDS[self.verdict]
+
+    def html(self, names: Mapping[int, str] = ENTRY_NAME, under: str = "") -> str:
+        """Return a table of the entries, by `names`, with what the walk came to at its foot.
+
+        `under` says whose tables they are, if somebody knows.
+        """
+        from emu import markup
+
+        rows = [
+            (
+                *(names[step.level], f"{step.slot}"),
+                *(f"{step.entry_pa:#x}", f"{step.entry:#x}"),
+                flags_text(step.entry, step.level),
+            )
+            for step in self.steps
+        ]
+        caption = f"walk for {self.va:#x}" + (f" under {under}" if under else "")
+        columns = ("entry", "index", "at pa", "value", "flags")
+        return markup.table(caption, columns, rows, foot=f"→ {self.end}")
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
     def __repr__(self) -> str:
         steps = ", ".join(map(repr, self.steps))

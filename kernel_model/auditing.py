@@ -148,7 +148,7 @@ def audit(kernel: "Kernel") -> tuple[Lacking, ...]:
     for (family, raw), members in alike.items():
         for slot, entry in enumerate(memoryview(raw).cast("Q"), first):
             kind = _kind(kernel, entry, reference[slot - first])
-            if kind and not _per_mm(kernel, slot):
+            if kind and not per_mm(kernel, slot):
                 found.setdefault((slot, kind, family, entry & _SAME), []).extend(members)
     replay = Replay(kernel)
     return tuple(
@@ -204,7 +204,7 @@ def _readings(kernel: "Kernel", addr: int, reference: Reading) -> Iterator[Readi
         if kind is not None:
             below = kernel.pgtable.writers.of_walk(walk.steps[1:], _NO_PARENT)
         cause = None
-        if _per_mm(kernel, slot):
+        if per_mm(kernel, slot):
             cause = Cause("per-mm")
         elif kind is not None:
             cause = _cause(kernel, replay, slot, kind, members)
@@ -216,7 +216,7 @@ def _verdict(
 ) -> Verdict:
     kinds = {reading.kind for reading in others if reading.tables[0].family != _USER_MODE}
     walk = reference.walk
-    if _per_mm(kernel, slot):
+    if per_mm(kernel, slot):
         return "per-mm"
     if "stale" in kinds:
         return "stale"
@@ -240,7 +240,7 @@ def _kind(kernel: "Kernel", entry: int, reference: int) -> Kind | None:
     return "stale" if none(reference) or (entry ^ reference) & ADDRESS else "flags"
 
 
-def _per_mm(kernel: "Kernel", slot: int) -> bool:
+def per_mm(kernel: "Kernel", slot: int) -> bool:
     """Tell whether each mm has a slot to itself: the user half, and the LDT's with PTI."""
     if slot < kernel.layout.kernel_pgd_boundary:
         return True

@@ -17,6 +17,7 @@ from kernel_model.errors import EINVAL, ENOMEM, KernelError
 from kernel_model.history import Mapped
 from kernel_model.layout import PAGE_SIZE
 from kernel_model.pgtable import PAGE_TABLE
+from kernel_model.writers import telling
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -75,15 +76,16 @@ def write_ldt(kernel: "Kernel", mm: "Mm", entry_number: int, descriptor: int) ->
 def _map(kernel: "Kernel", mm: "Mm", addr: VirtAddr, page: PhysAddr) -> None:
     """map_ldt_struct(): into the kernel's table of a task, whose top entry the user's gets too."""
     assert mm.user is not None
-    map_page(
-        kernel.memory,
-        kernel.frames,
-        kernel.paging(mm),
-        addr,
-        page,
-        _PAGE_KERNEL_RO,
-        table_flags=PAGE_TABLE,
-    )
+    with telling(kernel, mm, addr, "map_ldt_struct"):
+        map_page(
+            kernel.memory,
+            kernel.frames,
+            kernel.paging(mm),
+            addr,
+            page,
+            _PAGE_KERNEL_RO,
+            table_flags=PAGE_TABLE,
+        )
     pgtable = kernel.pgtable
     entry = pgtable.get(pgtable.pgd_offset(mm.pgd, addr))
     pgtable.set(pgtable.pgd_offset(mm.user.pgd, addr), entry)
@@ -94,6 +96,7 @@ def _unmap(kernel: "Kernel", mm: "Mm", ldt: Ldt) -> None:
     for i, page in enumerate(ldt.pages):
         addr = VirtAddr(ldt.base + i * PAGE_SIZE)
         if kernel.walk(addr, mm).verdict == "mapped":  # the last one may have found no tables
-            unmap_page(kernel.memory, kernel.paging(mm), addr)
+            with telling(kernel, mm, addr, "unmap_ldt_struct"):
+                unmap_page(kernel.memory, kernel.paging(mm), addr)
         kernel.frames.free(page)
     kernel.flush_tlb_all()

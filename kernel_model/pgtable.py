@@ -38,6 +38,12 @@ def linux_name(level: int, levels: int) -> str:
     return _LEVEL_NAMES[levels][level]
 
 
+def folded_name(level: int, levels: int) -> str:
+    """Return the same, and what is folded into it: "pgd=p4d" with 4 levels."""
+    name = linux_name(level, levels)
+    return f"{name}=p4d" if level == levels == 4 else name
+
+
 def none(entry: int) -> bool:
     """Tell whether a p4d, pud, pmd or pte is empty (p4d_none and so on)."""
     return not entry & ~KNL_ERRATUM

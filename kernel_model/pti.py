@@ -19,6 +19,7 @@ from emu.paging import ENTRIES, PS, RW, US, XD, A, D, P, index
 from emu.registers import MSR_FMASK, MSR_LSTAR, MSR_STAR
 from kernel_model.layout import CPU_ENTRY_AREA, ESPFIX, PAGE_SIZE
 from kernel_model.pgtable import PAGE_TABLE, none, present, table
+from kernel_model.writers import telling
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -72,7 +73,8 @@ def map_user_page(kernel: "Kernel", mm: "Mm", addr: int, data: bytes) -> None:
     frame = kernel.frames.allocate()
     kernel.memory.write(frame, data)
     paging = kernel.paging(mm)
-    map_page(kernel.memory, kernel.frames, paging, VirtAddr(addr), frame, _USER_PAGE)
+    with telling(kernel, mm, VirtAddr(addr), "map_user_page"):
+        map_page(kernel.memory, kernel.frames, paging, VirtAddr(addr), frame, _USER_PAGE)
 
 
 def free_own_tables(kernel: "Kernel", mm: "Mm") -> None:

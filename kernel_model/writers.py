@@ -10,6 +10,7 @@ as much as an entry.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 from weakref import ref
@@ -22,6 +23,7 @@ from kernel_model.pgtable import none
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
+    from kernel_model.mm import Mm
 
 ENTRY_REGISTER: Final = {"vmemmap_set_pmd": "rdi"}
 """The routines that store an entry, each with the register that says where (by direct map)."""
@@ -134,6 +136,18 @@ def map_kernel_page(
                 name = "p4d" if kernel.pgtable.p4d_folded else "pgd"
                 slot = kernel.layout.pgd_index(va)
                 kernel.history.append(Populated(name, va, slot, step.entry, by))
+
+
+@contextmanager
+def telling(kernel: "Kernel", mm: "Mm", va: VirtAddr, by: str) -> Iterator[None]:
+    """Tell the watcher which of the entries for `va` the body writes in a task's own tables."""
+    before = kernel.walk(va, mm).steps
+    try:
+        yield
+    finally:
+        for step in kernel.walk(va, mm).steps:
+            if step not in before:
+                kernel.pgtable.writers.tell(step.entry_pa, by=by)
 
 
 def note_lazy_copy(kernel: "Kernel", fault: PageFault) -> None:

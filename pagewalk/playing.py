@@ -6,8 +6,8 @@ shown of it.
 
 import argparse
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Protocol
 
 from kernel_model.words import is_number
 from pagewalk.arguments import BadInput, bad, number
@@ -16,9 +16,22 @@ if TYPE_CHECKING:
     from emu.trace import MachineRecorder
     from kernel_model import Kernel
     from kernel_model.scenarios.outcome import ScenarioRun
-    from pagewalk.recording import ScenarioRecording
+    from kernel_model.scenarios.spec import Scenario, Settings
 
 _BAR_FROM = 1 << 20  # pages: what takes less than a second or so needs no progress bar
+
+
+class Recording(Protocol):
+    """Where a scenario is recorded into, while it is played."""
+
+    @property
+    def instructions(self) -> int | None:
+        """How many instructions were recorded; None if it did not begin."""
+
+    def of(
+        self, kernel: "Kernel", scenario: "Scenario", settings: "Settings"
+    ) -> AbstractContextManager[None]:
+        """Record while the body plays the scenario."""
 
 
 def add_scenario_options(parser: argparse.ArgumentParser) -> None:
@@ -58,11 +71,11 @@ def play(
     arguments: dict[str, object],
     *,
     keep: int | None = 0,
-    into: "ScenarioRecording | None" = None,
+    into: Recording | None = None,
 ) -> "tuple[ScenarioRun, MachineRecorder | None]":
     """Run a scenario with progress, a wall-clock limit and Ctrl-C; return it, and its recording.
 
-    `keep` is how many events to record: 0 for none, None for all; or they go `into` a file.
+    `keep` is how many events to record: 0 for none, None for all; or they go `into` a recording.
     """
     from emu import StepLimit, VirtAddr
     from kernel_model import TaskDied
@@ -103,8 +116,8 @@ def play(
     from kernel_model.scenarios.outcome import ScenarioRun
 
     count = recorder.instructions if recorder else None
-    if into is not None and into.file is not None:
-        count = into.file.instructions
+    if into is not None:
+        count = into.instructions
     return ScenarioRun(found, values, kernel, ending, count), recorder
 
 

@@ -131,6 +131,11 @@ class ScenarioRecording:
         self._kernel: Kernel | None = None
         self.file: TraceFile | None = None
 
+    @property
+    def instructions(self) -> int | None:
+        """How many instructions are in the file; None if there is none."""
+        return None if self.file is None else self.file.instructions
+
     @contextmanager
     def of(self, kernel: "Kernel", scenario: "Scenario", settings: "Settings") -> Iterator[None]:
         """Record while the body plays the scenario; the file has no ending then."""

@@ -9,7 +9,8 @@ from itertools import groupby, zip_longest
 from typing import Final
 
 from emu import Access, Paging, refusal
-from emu.paging import ENTRY_NAME, PS, RW, US, XD, A, D, G, P, frame, page_size
+from emu.paging import ENTRY_NAME, A, D, flags_text
+from emu.walk import ENDS as _ENDS
 from emu.walk import Step, Walk
 from kernel_model.errors import ERRNO_NAME
 from kernel_model.history import (
@@ -29,45 +30,25 @@ from kernel_model.history import (
     Unmapped,
 )
 from kernel_model.layout import TIB, Layout
-from kernel_model.pgtable import linux_name
+from kernel_model.pgtable import folded_name, linux_name
 from kernel_model.words import show_size
 
-_FLAGS: Final = (
-    (P, "P"),
-    (RW, "RW"),
-    (US, "US"),
-    (A, "A"),
-    (D, "D"),
-    (PS, "PS"),
-    (G, "G"),
-    (XD, "XD"),
-)
-_WHY: Final = {
-    "not-present": "not present: the walk stops here",
-    "reserved-bit": "a reserved bit is set: the walk stops here",
-    "outside-ram": "points outside RAM: the walk stops here",
+ENDS: Final = {
+    **_ENDS,
+    "reserved-bit": _ENDS["reserved-bit"] + " (bits {bits})",
+    "untold": "nobody told what this entry holds: the walk stops here",
 }
-
-
-def flags_text(entry: int, level: int) -> str:
-    """Name the bits of an entry that are set: "P RW A D"."""
-    names = [name for bit, name in _FLAGS if entry & bit]
-    if level == 1 and "PS" in names:
-        names[names.index("PS")] = "PAT"
-    return " ".join(names) or "-"
+"""What a walk comes to, if its paging is known, or its entries are not."""
+DIFFERENCE: Final = "they differ at the {entry} ({linux}) slot {slot}: {values}"
+HAS: Final = "{name} has {value}"
+HAS_NOT: Final = "{name} has not got that far"
 
 
 def step_text(step: Step, levels: int) -> str:
     """One line for one entry: both names, index, place, value, bits."""
     level, entry_pa, entry = step
-    linux = linux_name(level, levels)
-    if levels == 4 and level == 4:
-        linux += "=p4d"
-    index = (entry_pa & 0xFFF) >> 3
-    return (
-        f"{ENTRY_NAME[level]:5} {linux:7} [{index:3}] at {entry_pa:#x}: {entry:#x}"
-        f"  {flags_text(entry, level)}"
-    )
+    names = f"{ENTRY_NAME[level]:5} {folded_name(level, levels):7}"
+    return f"{names} [{step.slot:3}] at {entry_pa:#x}: {entry:#x}  {flags_text(entry, level)}"
 
 
 def walk_lines(walk: Walk, paging: Paging) -> Iterator[str]:
@@ -80,19 +61,10 @@ def walk_lines(walk: Walk, paging: Paging) -> Iterator[str]:
 
 def end_text(walk: Walk, paging: Paging) -> str:
     """What the walk came to."""
-    if walk.verdict == "mapped":
-        level, _, entry = walk.steps[-1]
-        size = show_size(page_size(level))
-        return f"pa {walk.pa:#x}, in the {size} page at {frame(entry, level):#x}"
-    if walk.verdict == "non-canonical":
-        return "not canonical: no table is read, the access is #GP or #SS"
-    if walk.verdict == "outside-ram" and not walk.steps:
-        return "CR3 points outside RAM"
-    text = _WHY[walk.verdict]
-    if walk.verdict == "reserved-bit":
-        level, _, entry = walk.steps[-1]
-        text += f" (bits {paging.reserved(entry, level):#x})"
-    return text
+    if walk.verdict != "reserved-bit":
+        return walk.end
+    level, _, entry = walk.steps[-1]
+    return ENDS["reserved-bit"].format(bits=f"{paging.reserved(entry, level):#x}")
 
 
 def rights_lines(walk: Walk, paging: Paging) -> Iterator[str]:
@@ -130,13 +102,17 @@ def difference_text(a: Walk, b: Walk, name_a: str, name_b: str, levels: int) -> 
         return f"{name_a} and {name_b} read the same entries"
     step_a = a.steps[at] if at < len(a.steps) else None
     step_b = b.steps[at] if at < len(b.steps) else None
-    level, entry_pa, _ = step_a or step_b or a.steps[-1]
-    what = f"{ENTRY_NAME[level]} ({linux_name(level, levels)}) slot {(entry_pa & 0xFFF) >> 3}"
+    parting = step_a or step_b or a.steps[-1]
     values = ", ".join(
-        f"{name} has {step.entry:#x}" if step else f"{name} has not got that far"
+        HAS.format(name=name, value=f"{step.entry:#x}") if step else HAS_NOT.format(name=name)
         for name, step in ((name_a, step_a), (name_b, step_b))
     )
-    return f"they differ at the {what}: {values}"
+    return DIFFERENCE.format(
+        entry=ENTRY_NAME[parting.level],
+        linux=linux_name(parting.level, levels),
+        slot=parting.slot,
+        values=values,
+    )
 
 
 def layout_lines(layout: Layout) -> Iterator[str]:

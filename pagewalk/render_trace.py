@@ -23,7 +23,6 @@ from emu.events import (
 )
 from emu.paging import ENTRY_NAME, RW, US, XD, A, D
 from emu.registers import GENERAL
-from emu.walk import Walk
 from pagewalk import render
 
 Symbolise = Callable[[int], str | None]
@@ -41,8 +40,14 @@ _OUTCOME: Final[dict[type, str]] = {
     Shutdown: "shutdown",
 }
 _BYTES_WIDTH: Final = 23  # eight bytes; longer instructions push the text to the right
-_LACKS: Final = {"us": (US, "US"), "rw": (RW, "RW"), "wp": (RW, "RW")}
-_RULE: Final = {
+BLAMES: Final = {
+    "us": (US, "US", "clear"),
+    "rw": (RW, "RW", "clear"),
+    "wp": (RW, "RW", "clear"),
+    "xd": (XD, "XD", "set"),
+}
+"""The bit that a rule is about, its name, and how it is in the entries to blame."""
+RULES: Final = {
     "us": "a user access",
     "rw": "a user write",
     "wp": "a supervisor write, and CR0.WP is set",
@@ -183,19 +188,16 @@ def with_symbol_of(address: int, symbolise: Symbolise) -> str:
 
 def refusal_text(fault: PageFault) -> str | None:
     """Say which rule refused a fault's access, and which entries are to blame."""
-    rule = _RULE.get(fault.reason)
+    rule = RULES.get(fault.reason)
     if rule is None or fault.walk is None:
         return None
-    if fault.reason in _LACKS:
-        bit, name = _LACKS[fault.reason]
-        rule += f": {name} is clear in the {_entries(fault.walk, lambda entry: not entry & bit)}"
-    elif fault.reason == "xd":
-        rule += f": XD is set in the {_entries(fault.walk, lambda entry: bool(entry & XD))}"
+    if fault.reason in BLAMES:
+        bit, name, state = BLAMES[fault.reason]
+        blamed = [
+            ENTRY_NAME[e[0]] for e in fault.walk.steps if bool(e[2] & bit) == (state == "set")
+        ]
+        rule += f": {name} is {state} in the {', '.join(blamed)}"
     return f"refused by {fault.reason}: {rule}"
-
-
-def _entries(walk: Walk, blamed: Callable[[int], bool]) -> str:
-    return ", ".join(ENTRY_NAME[level] for level, _, entry in walk.steps if blamed(entry))
 
 
 def outcome(stop: Stop) -> str:

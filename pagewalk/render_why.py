@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from emu.paging import ENTRIES, ENTRY_NAME, page_size
+from emu.paging import ENTRIES, ENTRY_NAME, flags_text, page_size
 from emu.walk import Step, Walk
 from kernel_model.auditing import Cause, Lacking, Reading, Table, Why
-from kernel_model.pgtable import linux_name, none
+from kernel_model.pgtable import folded_name, linux_name, none
 from kernel_model.words import show_size
 from kernel_model.writers import Write
-from pagewalk.render import end_text, flags_text
+from pagewalk.render import end_text
 
 if TYPE_CHECKING:
     from kernel_model.kernel import Kernel
@@ -139,8 +139,7 @@ def _end(walk: Walk) -> str:
 
 def _labels(steps: Sequence[Step], levels: int) -> Iterator[str]:
     for step in steps:
-        name = linux_name(step.level, levels) + ("=p4d" if step.level == levels == 4 else "")
-        yield f"{ENTRY_NAME[step.level]:5} {name:7} [{(step.entry_pa & 0xFFF) >> 3:3}]"
+        yield f"{ENTRY_NAME[step.level]:5} {folded_name(step.level, levels):7} [{step.slot:3}]"
         yield ""
 
 

@@ -9,7 +9,7 @@ SDM's terms, tables in Linux's; source: Intel SDM volume 3A, "Interrupt 14 - Pag
 
 from typing import Final, NamedTuple
 
-from emu.fault import PF_I, PF_P, PF_PK, PF_RSVD, PF_U, PF_W, access_of
+from emu.fault import ERROR_BITS, PF_P, PF_RSVD, PF_U, access_of
 from emu.paging import CR4_LA57, PS, P, is_canonical
 from kernel_model.layout import CPU_ENTRY_AREA, ESPFIX, TIB, Era, Layout, make_layout
 from kernel_model.reading.text import OopsText
@@ -18,12 +18,7 @@ PF_SHSTK: Final = 1 << 6
 PF_SGX: Final = 1 << 15
 PF_RMP: Final = 1 << 31
 _CLEAR_AND_SET: Final = {
-    "P": (PF_P, "an entry on the way was not present", "all entries were present"),
-    "W": (PF_W, "no write", "a write"),
-    "U": (PF_U, "a supervisor-mode access", "a user-mode access"),
-    "RSVD": (PF_RSVD, "no reserved bit was in the way", "an entry had a reserved bit set"),
-    "I": (PF_I, "no instruction fetch", "an instruction fetch"),
-    "PK": (PF_PK, "no protection key forbade it", "the page's protection key forbade it"),
+    **ERROR_BITS,
     "SHSTK": (PF_SHSTK, "no shadow-stack access", "a shadow-stack access"),
     "SGX": (PF_SGX, "SGX did not forbid it", "the access-control requirements of SGX forbade it"),
     "RMP": (PF_RMP, "no RMP check failed", "AMD's reverse-map table forbade it"),

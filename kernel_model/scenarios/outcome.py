@@ -14,7 +14,7 @@ from emu.walk import Walk
 from kernel_model.errors import ERRNO_NAME
 from kernel_model.kernel import Kernel
 from kernel_model.mm import Task
-from kernel_model.pgtable import linux_name
+from kernel_model.pgtable import folded_name, linux_name
 from kernel_model.scenarios.spec import SCHEMA, Scenario, Settings
 
 Outcome = Literal["completed", "oops", "bug", "shutdown", "error", "outside-ram", "halted", "limit"]
@@ -63,6 +63,24 @@ class ScenarioRun:
         if isinstance(stop, PageFault | Trap):
             return self.kernel.oops(stop)
         return None
+
+    def _repr_html_(self) -> str:
+        from emu import markup
+
+        kernel, task, stop = self.kernel, self.ending.task, self.ending.stop
+        levels = kernel.layout.levels
+        on = f"{self.scenario.name} on {kernel.release.name}, {levels} levels"
+        parts = [markup.sentence(f"{on}: {self.outcome}, {stop}")]
+        parts += map(markup.sentence, self.ending.notes)
+        names = {n: f"{ENTRY_NAME[n]} {folded_name(n, levels)}" for n in range(1, levels + 1)}
+        addr = self.ending.touched
+        if isinstance(stop, PageFault | OutsideRam) and stop.walk is not None:
+            addr = stop.walk.va
+            parts.append(stop.walk.html(names, f"{task.mm.name}'s table"))
+        if kernel.machine.cpus:  # not closed: there is a memory to read
+            parts.append(kernel.walk(addr).html(names, "init_mm's table"))
+            parts.append(markup.verbatim(self.oops) if self.oops else "")
+        return "".join(parts)
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON document of a run, schema 1."""
@@ -145,14 +163,14 @@ def walk_json(walk: Walk, levels: int) -> list[dict[str, Any]]:
     """Return the entries of a walk, root first."""
     return [
         {
-            "level": level,
-            "entry_name": ENTRY_NAME[level],
-            "linux_name": linux_name(level, levels),
-            "index": (entry_pa & 0xFFF) >> 3,
-            "entry_pa": f"{entry_pa:#x}",
-            "entry": f"{entry:#x}",
+            "level": step.level,
+            "entry_name": ENTRY_NAME[step.level],
+            "linux_name": linux_name(step.level, levels),
+            "index": step.slot,
+            "entry_pa": f"{step.entry_pa:#x}",
+            "entry": f"{step.entry:#x}",
         }
-        for level, entry_pa, entry in walk.steps
+        for step in walk.steps
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from emu.events import Cr3Switch, Event, Executed, Invalidated
+from emu.events import Cr3Switch, Event, Executed, Invalidated, controls_after
 from emu.paging import ADDRESS, Paging
 from pagewalk.arguments import BadInput, bad, bad_name, why_unreadable
 from pagewalk.traces import parsing
@@ -104,14 +104,12 @@ class Trace:
             cpu, event, found = part
             if found is not None:
                 self.symbols.update(parsing.symbols(found))
+            if type(event) is Cr3Switch or type(event) is Invalidated:
+                self._paging[cpu] = controls_after(self.paging(cpu), event)
             if type(event) is Cr3Switch:
-                self._paging[cpu] = replace(self.paging(cpu), cr3=event.new)
                 if found and found.get("task"):
                     self.tasks[event.new & ADDRESS] = found["task"]
                 where.clear()
-            elif type(event) is Invalidated and event.what not in ("cr3", "invlpg"):
-                changed: dict[str, Any] = {event.what: event.value}
-                self._paging[cpu] = replace(self.paging(cpu), **changed)
             if cpu not in where:
                 paging = self.paging(cpu)
                 where[cpu] = paging.cr3, self.tasks.get(paging.root)

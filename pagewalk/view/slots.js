@@ -1,0 +1,156 @@
+// The top-level entries of every task, side by side: who lacks what init_mm has.
+//
+// Knows which slots are worth a row, and which tasks are alike enough for one column. Refuses to
+// mark a slot that each task has for itself.
+
+const MOST_COLUMNS = 40;
+
+class SlotsView {
+  constructor(run, lookAt) {
+    this.run = run;
+    this.lookAt = lookAt;
+    this.stale = true;
+    this.own = new Set(run.facts.ownSlots);
+    this.everChanged = this.slotsThatChange();
+    byId("all-slots").addEventListener("change", () => this.draw());
+    byId("matrix").addEventListener("click", (event) => {
+      const cell = event.target.closest("[data-va]");
+      if (cell) this.lookAt(BigInt(cell.dataset.va), Number(cell.dataset.frame));
+    });
+  }
+
+  /** The slots of the kernel half in which a top table changes in the course of the run. */
+  slotsThatChange() {
+    const { changeWord, tableFrame } = this.run.columns;
+    const tops = this.run.topFrames;
+    const found = new Set();
+    for (const word of changeWord) {
+      if (tops.has(tableFrame[Math.floor(word / ENTRIES)])) found.add(word % ENTRIES);
+    }
+    return found;
+  }
+
+  show() {
+    if (!this.stale) return;
+    this.stale = false;
+    this.draw();
+  }
+
+  draw() {
+    const tasks = [...this.run.tasks()].filter(([frame]) => this.run.tables.has(frame));
+    const references = new Map(tasks.filter(([, name]) => isReference(name)).map(([frame, name]) => [name, frame]));
+    const columns = this.columns(tasks);
+    const slots = this.slots(columns, references);
+    const rows = slots.map((slot) => this.row(slot, columns, references));
+    const nrMarked = rows.filter((row) => row.querySelector(".unsynced")).length;
+    byId("slots-summary").textContent = this.summary(tasks.length, columns.length, slots.length, nrMarked);
+    byId("matrix").replaceChildren(
+      element(
+        "table",
+        {},
+        element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "slot"), columns.map((column) => element("th", { scope: "col", title: column.names.slice(0, 50).join(", ") }, label(column.names))))),
+        element("tbody", {}, rows),
+      ),
+    );
+  }
+
+  /** Tasks whose kernel halves are alike share a column; init_mm has the first. */
+  columns(tasks) {
+    const found = new Map();
+    for (const [frame, name] of tasks) {
+      const key = isReference(name) ? name : `${isUsers(name)} ${this.signature(frame)}`;
+      if (!found.has(key)) found.set(key, { frame, names: [] });
+      found.get(key).names.push(name);
+    }
+    const columns = [...found.values()];
+    return columns.sort((a, b) => Number(b.names[0] === "init_mm") - Number(a.names[0] === "init_mm")).slice(0, MOST_COLUMNS);
+  }
+
+  /** What a table's upper half holds, the CPU's own bits aside, as text. */
+  signature(frame) {
+    const { halves, known, tables } = this.run;
+    const first = tables.get(frame);
+    const parts = [];
+    for (let i = ENTRIES / 2; i < ENTRIES; i++) {
+      const low = halves[2 * (first + i)] & ~0x60;
+      const high = halves[2 * (first + i) + 1];
+      if (low || high || !known[first + i]) parts.push(i, known[first + i], low, high);
+    }
+    return parts.join();
+  }
+
+  slots(columns, references) {
+    const all = byId("all-slots").checked;
+    const found = [];
+    for (let slot = 0; slot < ENTRIES; slot++) {
+      const entries = columns.map(({ frame }) => this.entry(frame, slot));
+      const used = entries.some((entry) => entry !== UNTOLD && entry !== 0n);
+      const marked = columns.some((column) => this.verdict(column, slot, references));
+      const telling = slot >= ENTRIES / 2 && this.everChanged.has(slot);
+      if (used && (all || marked || telling)) found.push(slot);
+    }
+    return found;
+  }
+
+  entry(frame, slot) {
+    const word = this.run.tables.get(frame) + slot;
+    return this.run.known[word] ? this.run.words[word] : UNTOLD;
+  }
+
+  /** How a task's entry differs from init_mm's: "unsynced", "other", or null. */
+  verdict({ frame, names: [name] }, slot, references) {
+    const reference = references.get(isUsers(name) ? "init_mm (user)" : "init_mm");
+    if (reference === undefined || reference === frame || this.own.has(slot)) return null;
+    const [ours, theirs] = [this.entry(reference, slot), this.entry(frame, slot)];
+    if (ours === UNTOLD || theirs === UNTOLD) return null;
+    if ((ours & ~ACCESSED_DIRTY) === (theirs & ~ACCESSED_DIRTY)) return null;
+    return theirs & ~ACCESSED_DIRTY ? "other" : "unsynced";
+  }
+
+  row(slot, columns, references) {
+    const { levels } = this.run.facts;
+    const va = vaBelow(0n, slot, levels, levels);
+    const region = this.run.region(va);
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, element("span", { class: "index" }, `${slot}`), " ", element("code", {}, hex16(va)), region ? element("span", { class: "quiet" }, region) : null),
+      columns.map((column) => {
+        const entry = this.entry(column.frame, slot);
+        const verdict = this.verdict(column, slot, references);
+        const mark = { unsynced: "✕ unsynced", other: "≠ another entry" }[verdict];
+        return element(
+          "td",
+          { class: verdict ?? (entry === 0n ? "empty" : null) },
+          element(
+            "button",
+            { type: "button", "data-va": hex(va), "data-frame": column.frame, title: `Walk ${hex16(va)} in ${column.names[0]}'s table` },
+            mark ? element("strong", {}, mark) : null,
+            element("code", {}, entry === 0n ? (mark ? "0x0" : "–") : hex(entry)),
+          ),
+        );
+      }),
+    );
+  }
+
+  summary(nrTasks, nrColumns, nrSlots, nrMarked) {
+    const tables = `${grouped(nrTasks)} table${nrTasks === 1 ? "" : "s"}`;
+    const alike = nrColumns < nrTasks ? ", those that are alike in one column" : "";
+    if (!nrSlots) return `${tables}${alike}: no slot of the kernel's half has changed, and none is unsynced`;
+    const verdict = nrMarked ? `${nrMarked} slot${nrMarked === 1 ? "" : "s"} unsynced: init_mm has what a task lacks` : "every task has what init_mm has";
+    return `${tables}${alike}: ${verdict}`;
+  }
+}
+
+function isReference(name) {
+  return name === "init_mm" || name === "init_mm (user)";
+}
+
+/** Tell whether it is a table for user mode, of page-table isolation. */
+function isUsers(name) {
+  return name.endsWith(" (user)");
+}
+
+function label(names) {
+  return names.length === 1 ? names[0] : `${names[0]} and ${grouped(names.length - 1)} like it`;
+}

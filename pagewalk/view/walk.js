@@ -1,0 +1,351 @@
+// The walk of an address, entry by entry: which bits of the address select it, what it holds, each
+// bit by its name, and where it ends and why.
+//
+// Knows how a walk looks. Refuses to know how one is made (paging.js). All words are Python's.
+
+const STEP_EVERY = 650; // ms
+
+class WalkView {
+  constructor(run) {
+    this.run = run;
+    this.facts = run.facts;
+    this.timers = [];
+    this.asked = { va: 0n, kind: "read", user: false };
+    this.taskNames = "";
+    byId("ask").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.ask();
+    });
+    for (const id of ["task", "kind", "who"]) {
+      byId(id).addEventListener("change", () => this.ask());
+    }
+    byId("follow").addEventListener("change", () => this.show());
+    byId("symbols").append(
+      ...Object.keys(this.facts.symbols).map((value) => element("option", { value })),
+    );
+  }
+
+  /** Walk what was typed, step by step. */
+  ask() {
+    const va = this.readAddress(byId("address").value);
+    byId("address-error").textContent = va === null ? this.complaint() : "";
+    byId("address").setAttribute("aria-invalid", String(va === null));
+    if (va === null) return;
+    byId("follow").checked = false;
+    this.asked = { va, kind: byId("kind").value, user: byId("who").value === "user" };
+    this.draw({ animated: !matchMedia("(prefers-reduced-motion: reduce)").matches });
+  }
+
+  /** Show the walk of an address under a task's table. */
+  lookAt(va, frame) {
+    byId("address").value = hex(va);
+    if (frame !== undefined) byId("task").value = String(frame);
+    this.ask();
+  }
+
+  complaint() {
+    return `${byId("address").value || "nothing"}: expected an address, such as 0xffffe70000000034, or a symbol`;
+  }
+
+  /** Read hex, decimal, 16 digits as an oops prints them, or symbol+offset; null for others. */
+  readAddress(text) {
+    const typed = text.trim();
+    let va = null;
+    if (/^(?=0|\d*[a-f])[0-9a-f]{16}$/.test(typed)) {
+      va = BigInt(`0x${typed}`);
+    } else if (/^(0x[0-9a-f]|\d)[0-9a-f_]*$/i.test(typed)) {
+      va = readNumber(typed);
+    } else {
+      const [, name, offset] = typed.match(/^([^+\s]+)(?:\+([0-9a-fx]+))?$/i) ?? [];
+      const base = this.facts.symbols[name];
+      const added = readNumber(offset ?? "0");
+      if (base !== undefined && added !== null) va = BigInt(base) + added;
+    }
+    return va !== null && va < 1n << 64n ? va : null;
+  }
+
+  /** Show the walk at the current moment, of the event's address if it is to be followed. */
+  show() {
+    this.showTasks();
+    if (byId("follow").checked) {
+      const touched = this.run.touched();
+      byId("task").value = String(frameOf(this.run.paging().root));
+      if (touched) {
+        this.asked = touched;
+        byId("address").value = hex(touched.va);
+        byId("kind").value = touched.kind;
+        byId("who").value = touched.user ? "user" : "supervisor";
+        byId("address-error").textContent = "";
+      }
+    }
+    this.draw({ animated: false });
+  }
+
+  /** Offer the tables of all tasks, and that which a CPU is on if it is nobody's. */
+  showTasks() {
+    const tasks = new Map(this.run.tasks());
+    for (const cpu of Object.keys(this.run.pagings)) {
+      const { root } = this.run.paging(cpu);
+      if (!tasks.has(frameOf(root))) tasks.set(frameOf(root), `table at ${hex(root)}`);
+    }
+    const names = [...tasks].join();
+    if (names === this.taskNames) return;
+    this.taskNames = names;
+    const select = byId("task");
+    const chosen = select.value;
+    select.replaceChildren(
+      ...[...tasks].map(([frame, name]) => element("option", { value: frame }, name)),
+    );
+    if (tasks.has(Number(chosen))) select.value = chosen;
+  }
+
+  /** The paging of the current CPU, from the root that is chosen. */
+  paging() {
+    const chosen = BigInt(byId("task").value || 0) << FRAME_SHIFT;
+    const paging = this.run.paging();
+    return chosen === paging.root ? paging : { ...paging, cr3: chosen, root: chosen };
+  }
+
+  draw({ animated }) {
+    this.timers.forEach(clearTimeout);
+    const paging = this.paging();
+    const read = (pa) => this.run.read(pa);
+    const found = walk(read, paging, this.asked.va);
+    const cut = this.cut(found, paging);
+    const steps = found.steps.map((step, i) => this.step(step, found.steps[i + 1], paging));
+    if (found.verdict === "untold") steps.push(this.untold(found));
+    byId("cut").replaceChildren(...cut);
+    byId("steps").replaceChildren(
+      element("li", { class: "root" }, "CR3 = ", element("code", {}, hex(paging.cr3)), `, ${paging.levels} levels`),
+      ...steps,
+    );
+    byId("verdict").replaceChildren(...this.verdict(found, paging));
+    if (animated) this.animate([...byId("steps").children, byId("verdict")]);
+  }
+
+  /** Let the parts appear one after the other. */
+  animate(parts) {
+    parts.forEach((part, i) => {
+      part.classList.add("hidden");
+      this.timers.push(
+        setTimeout(() => {
+          document.querySelectorAll(".active").forEach((one) => one.classList.remove("active"));
+          part.classList.remove("hidden");
+          part.classList.add("active");
+          const { level } = part.dataset;
+          if (level) byId("cut").querySelector(`[data-level="${level}"]`)?.classList.add("active");
+        }, STEP_EVERY * i),
+      );
+    });
+    this.timers.push(
+      setTimeout(() => {
+        document.querySelectorAll(".active").forEach((one) => one.classList.remove("active"));
+      }, STEP_EVERY * (parts.length + 1)),
+    );
+  }
+
+  /** The address, cut into what selects an entry at each level, and the offset. */
+  cut(found, paging) {
+    const { va } = found;
+    const bits = va.toString(2).padStart(64, "0");
+    const leaf = found.verdict === "mapped" ? found.steps.at(-1).level : 1;
+    const top = 12 + 9 * paging.levels;
+    const part = (high, low, name, value, level) =>
+      element(
+        "span",
+        { class: level ? `part level-${level}` : "part", "data-level": level },
+        element("span", { class: "name" }, name),
+        element("span", { class: "bits" }, bits.slice(63 - high, 64 - low)),
+        element("span", { class: "value" }, value),
+      );
+    const parts = [part(63, top, "sign", "")];
+    for (let level = paging.levels; level >= leaf; level--) {
+      const low = Number(pageShift(level));
+      const index = indexOf(va, level);
+      parts.push(part(low + 8, low, this.facts.entryNames[level], `${index}`, level));
+    }
+    const low = Number(pageShift(leaf));
+    parts.push(part(low - 1, 0, "offset", hex(va & ((1n << BigInt(low)) - 1n))));
+    const region = this.run.region(va);
+    byId("cut").setAttribute("aria-label", `${hex(va)} cut into its parts`);
+    return [
+      element("p", {}, element("code", {}, hex16(va)), region ? ` ${region}` : ""),
+      element("div", { class: "parts" }, parts),
+    ];
+  }
+
+  /** One entry. `next` is the one that it leads to, if it was read. */
+  step({ level, entryPa, entry }, next, paging) {
+    const { entryNames, linuxLabels } = this.facts;
+    const index = Number((entryPa & 0xfffn) >> 3n);
+    return element(
+      "li",
+      { class: `step level-${level}`, "data-level": level },
+      element(
+        "p",
+        { class: "head" },
+        element("strong", {}, entryNames[level]),
+        element("span", { class: "linux" }, linuxLabels[level]),
+        element("span", { class: "index" }, `[${index}]`),
+        element("span", { class: "place" }, "at ", element("code", {}, hex(entryPa))),
+        element("code", { class: "entry" }, hex(entry)),
+      ),
+      this.bits(entry, level, paging),
+      next ? element("p", { class: "leads" }, `leads to the ${tableName(entryNames[next.level])} at `, element("code", {}, hex(entry & ADDRESS))) : null,
+    );
+  }
+
+  untold({ level, entryPa }) {
+    const { entryNames, linuxLabels } = this.facts;
+    return element(
+      "li",
+      { class: `step level-${level}`, "data-level": level },
+      element(
+        "p",
+        { class: "head" },
+        element("strong", {}, entryNames[level]),
+        element("span", { class: "linux" }, linuxLabels[level]),
+        element("span", { class: "place" }, "at ", element("code", {}, hex(entryPa))),
+        element("code", { class: "entry" }, "?"),
+      ),
+    );
+  }
+
+  /** Each bit of an entry, by its name. */
+  bits(entry, level, paging) {
+    const bad = entry & P ? reservedBits(entry, level, paging) : 0n;
+    const fields = this.facts.fields[`${level} ${sortOf(entry, level)}`];
+    return element(
+      "div",
+      { class: "fields", role: "list", "aria-label": "Its bits" },
+      fields.map(([high, low, name, meaning]) => {
+        const mask = ((1n << BigInt(high - low + 1)) - 1n) << BigInt(low);
+        const value = (entry & mask) >> BigInt(low);
+        const isAddress = name === "frame" || name === "table";
+        const classes = ["field"];
+        if (high === low) classes.push("flag");
+        if (name === "ignored") classes.push("ignored");
+        if (value && name !== "ignored") classes.push("set");
+        if (bad & mask) classes.push("bad");
+        const bits = high === low ? `${high}` : `${high}–${low}`;
+        return element(
+          "span",
+          { class: classes.join(" "), role: "listitem", title: `bit${high === low ? "" : "s"} ${bits}: ${name}: ${meaning}` },
+          element("span", { class: "name" }, name),
+          element("span", { class: "value" }, isAddress ? hex(value << BigInt(low)) : high - low > 3 ? hex(value) : value.toString(2).padStart(high - low + 1, "0")),
+          element("span", { class: "where" }, bits),
+        );
+      }),
+    );
+  }
+
+  /** What the walk came to, and whether the access may use it. */
+  verdict(found, paging) {
+    const { kind, user } = this.asked;
+    const rule = refusal(found, kind, user, paging);
+    const mapped = found.verdict === "mapped";
+    const parts = [
+      element("p", { class: mapped ? "end ok" : "end wrong" }, element("span", { class: "sign", "aria-hidden": true }, mapped ? "✓" : "✕"), this.endText(found, paging)),
+    ];
+    if (mapped) {
+      const who = `${user ? "user" : "supervisor"} ${kind}`;
+      parts.push(
+        rule
+          ? element("p", { class: "wrong" }, element("span", { class: "sign", "aria-hidden": true }, "✕"), `${who}: ${this.refusalText(rule, found)}`)
+          : element("p", { class: "ok" }, element("span", { class: "sign", "aria-hidden": true }, "✓"), `${who}: ok`),
+      );
+      parts.push(this.rights(found, paging));
+    }
+    const difference = this.differenceText(found, paging);
+    if (difference) parts.push(element("p", { class: "difference" }, difference));
+    return parts;
+  }
+
+  endText(found, paging) {
+    const last = found.steps.at(-1);
+    if (found.verdict === "outside-ram" && !last) return this.facts.ends["no-root"];
+    return filled(this.facts.ends[found.verdict], {
+      pa: hex(physicalAddress(found) ?? 0n),
+      size: last ? this.facts.pageSizes[last.level] : "",
+      frame: last ? hex(pageFrame(last.entry, last.level)) : "",
+      bits: last ? hex(reservedBits(last.entry, last.level, paging)) : "",
+    });
+  }
+
+  refusalText(rule, found) {
+    const text = this.facts.rules[rule];
+    if (!text) return rule;
+    const [bit, name, state] = this.facts.blames[rule] ?? [];
+    if (!bit) return `refused by ${rule}: ${text}`;
+    const blamed = found.steps
+      .filter(({ entry }) => Boolean(entry & BigInt(bit)) === (state === "set"))
+      .map(({ level }) => this.facts.entryNames[level]);
+    return `refused by ${rule}: ${text}: ${name} is ${state} in the ${blamed.join(", ")}`;
+  }
+
+  /** Which accesses may use the walk, and the rule that refuses the others. */
+  rights(found, paging) {
+    const kinds = ["read", "write", "fetch"];
+    const row = (who) =>
+      element(
+        "tr",
+        {},
+        element("th", { scope: "row" }, who),
+        kinds.map((kind) => {
+          const rule = refusal(found, kind, who === "user", paging);
+          return element("td", { class: rule ? "wrong" : "ok" }, rule ?? "ok");
+        }),
+      );
+    return element(
+      "table",
+      { class: "rights" },
+      element("thead", {}, element("tr", {}, element("td"), kinds.map((kind) => element("th", { scope: "col" }, kind)))),
+      element("tbody", {}, row("supervisor"), row("user")),
+    );
+  }
+
+  /** Where the walk parts from init_mm's, if it does. */
+  differenceText(found, paging) {
+    const tasks = this.run.tasks();
+    const reference = [...tasks].find(([, name]) => name === "init_mm");
+    const frame = frameOf(paging.root);
+    if (!reference || reference[0] === frame) return "";
+    const root = BigInt(reference[0]) << FRAME_SHIFT;
+    const other = walk((pa) => this.run.read(pa), { ...paging, root }, found.va);
+    const entryOf = (step) => step && step.entry & ~ACCESSED_DIRTY;
+    const longest = Math.max(found.steps.length, other.steps.length);
+    let at = 0;
+    while (at < longest && entryOf(found.steps[at]) === entryOf(other.steps[at])) at++;
+    if (at === longest || found.verdict === "untold" || other.verdict === "untold") return "";
+    const [difference, has, hasNot] = this.facts.difference;
+    const { level, entryPa } = found.steps[at] ?? other.steps[at];
+    const says = (name, step) =>
+      step ? filled(has, { name, value: hex(step.entry) }) : filled(hasNot, { name });
+    return filled(difference, {
+      entry: this.facts.entryNames[level],
+      linux: this.facts.linuxNames[level],
+      slot: Number((entryPa & 0xfffn) >> 3n),
+      values: [
+        says(tasks.get(frame) ?? hex(paging.root), found.steps[at]),
+        says("init_mm", other.steps[at]),
+      ].join(", "),
+    });
+  }
+}
+
+/** Read hex with 0x, or decimal, its digits grouped with _ or not; null for anything else. */
+function readNumber(text) {
+  const digits = text.replaceAll("_", "");
+  return /^(0x[0-9a-f]+|\d+)$/i.test(digits) ? BigInt(digits) : null;
+}
+
+/** Tell whether an entry leads to a table, maps a page, or is absent. */
+function sortOf(entry, level) {
+  if (!(entry & P)) return "absent";
+  return mapsPage(entry, level) && level <= 3 ? "page" : "table";
+}
+
+/** Return the name of the table that holds an entry: PML4E, PML4. */
+function tableName(entryName) {
+  return entryName.slice(0, -1);
+}
