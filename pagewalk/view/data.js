@@ -98,16 +98,23 @@ class Run {
     return known[Math.max(upTo(known, this.at, ([at]) => at) - 1, 0)][1];
   }
 
-  /** Return the names of the tasks by the frames of their top tables, oldest first. */
+  /** Return the root of each CPU's tables. */
+  roots() {
+    return Object.keys(this.pagings).map((cpu) => this.paging(cpu).root);
+  }
+
+  /** Return the names of the tasks by the frames of their top tables: the same Map while the
+   * same are there. */
   tasks() {
-    const found = new Map();
-    for (const [since, root, name] of this.facts.tasks) {
-      if (since > this.at) break;
-      const frame = frameOf(BigInt(root));
-      if (name === null) found.delete(frame);
-      else found.set(frame, name);
+    const nr = upTo(this.facts.tasks, this.at, ([since]) => since);
+    if (nr === this.nrNames) return this.named;
+    this.nrNames = nr;
+    this.named = new Map();
+    for (const [, root, name] of this.facts.tasks.slice(0, nr)) {
+      if (name === null) this.named.delete(frameOf(BigInt(root)));
+      else this.named.set(frameOf(BigInt(root)), name);
     }
-    return found;
+    return this.named;
   }
 
   /** Return the number, in the whole run, of the event that makes it `at`; 0 at the beginning. */

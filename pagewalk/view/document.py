@@ -64,7 +64,7 @@ def document(
         "texts": texts,
         "moments": {kind: playback.moments(kind) for kind in ("fault", "change", "switch")},
         "pagings": {
-            cpu: [[at, _paging(paging)] for at, paging in known]
+            cpu: [[at, paging_facts(paging)] for at, paging in known]
             for cpu, known in playback.pagings.items()
         },
         "tasks": [[at, f"{root:#x}", name] for at, root, name in playback.names],
@@ -85,7 +85,8 @@ def _ram(playback: Playback) -> list[list[str]] | None:
     return [[f"{start:#x}", f"{end:#x}"] for start, end in playback.ram]
 
 
-def _paging(paging: Paging) -> dict[str, Any]:
+def paging_facts(paging: Paging) -> dict[str, Any]:
+    """Return control registers as the scripts read them."""
     return {
         **{name: f"{getattr(paging, name):#x}" for name in ("cr0", "cr3", "cr4", "efer", "pkru")},
         "root": f"{paging.root:#x}",

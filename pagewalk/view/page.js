@@ -36,27 +36,39 @@ class Page {
   showFacts({ ending, nrEvents, nrLeftOut, nrInstructions, nrTables, columns }) {
     byId("ending").textContent = ending;
     const nrShown = columns.tableFrame.length;
-    const parts = [`${grouped(nrEvents)} events of a run of ${grouped(nrInstructions)} instructions`];
+    const parts = [
+      `${grouped(nrEvents)} events of a run of ${grouped(nrInstructions)} instructions`,
+    ];
     if (nrLeftOut) {
-      parts.push(`${grouped(nrLeftOut)} others are left out, none of which changes a table, faults or switches CR3`);
+      parts.push(
+        `${grouped(nrLeftOut)} others are left out, none of which changes a table, faults or switches CR3`,
+      );
     }
     if (nrShown < nrTables) {
       parts.push(`${grouped(nrShown)} of ${grouped(nrTables)} tables, those nearest to a root`);
     }
     byId("left-out").textContent = parts.join("; ");
-    byId("keys").append(...KEYS.flatMap(([keys, does]) => [element("dt", {}, keys.split(" ").map((key) => element("kbd", {}, key))), element("dd", {}, does)]));
+    byId("keys").append(
+      ...KEYS.flatMap(([keys, does]) => [
+        element(
+          "dt",
+          {},
+          keys.split(" ").map((key) => element("kbd", {}, key)),
+        ),
+        element("dd", {}, does),
+      ]),
+    );
   }
 
   /** Go to a moment. What is seen of it is drawn at most once a frame. */
   goTo(at) {
+    const [tasks, roots] = [this.run.tasks(), this.run.roots()];
     const touched = this.run.moveTo(at);
-    const frames = this.run.columns.tableFrame;
-    if (touched.size || this.nrTasks !== this.run.tasks().size) {
-      this.tree.stale = true;
-      const tops = this.run.topFrames;
-      if ([...touched].some((word) => tops.has(frames[Math.floor(word / ENTRIES)])) || this.nrTasks !== this.run.tasks().size) this.slots.stale = true;
-      this.nrTasks = this.run.tasks().size;
-    }
+    const { tableFrame } = this.run.columns;
+    const isTop = (word) => this.run.topFrames.has(tableFrame[Math.floor(word / ENTRIES)]);
+    const others = tasks !== this.run.tasks() || `${roots}` !== `${this.run.roots()}`;
+    this.tree.stale ||= others || touched.size > 0;
+    this.slots.stale ||= others || [...touched].some(isTop);
     this.draw();
   }
 
@@ -121,6 +133,7 @@ async function main() {
   }
   const data = byId("data");
   const page = new Page(await unpack(data.textContent));
+  globalThis.pagewalk = page; // for the console
   data.remove();
   addEventListener("themechange", () => page.timeline.drawMarks());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {

@@ -19,14 +19,20 @@ class SlotsView {
     });
   }
 
-  /** The slots of the kernel half in which a top table changes in the course of the run. */
+  /** The slots in which init_mm's table changes in the course of the run. */
   slotsThatChange() {
-    const { changeWord, tableFrame } = this.run.columns;
-    const tops = this.run.topFrames;
+    const { changeWord, changeBefore, changeAfter, tableFrame } = this.run.columns;
+    const references = new Set(
+      this.run.facts.tasks
+        .filter(([, , name]) => name !== null && isReference(name))
+        .map(([, root]) => frameOf(BigInt(root))),
+    );
     const found = new Set();
-    for (const word of changeWord) {
-      if (tops.has(tableFrame[Math.floor(word / ENTRIES)])) found.add(word % ENTRIES);
-    }
+    changeWord.forEach((word, i) => {
+      const isTheirs = references.has(tableFrame[Math.floor(word / ENTRIES)]);
+      if (isTheirs && (changeBefore[i] ^ changeAfter[i]) & ~ACCESSED_DIRTY)
+        found.add(word % ENTRIES);
+    });
     return found;
   }
 
@@ -38,17 +44,39 @@ class SlotsView {
 
   draw() {
     const tasks = [...this.run.tasks()].filter(([frame]) => this.run.tables.has(frame));
-    const references = new Map(tasks.filter(([, name]) => isReference(name)).map(([frame, name]) => [name, frame]));
+    const references = new Map(
+      tasks.filter(([, name]) => isReference(name)).map(([frame, name]) => [name, frame]),
+    );
     const columns = this.columns(tasks);
     const slots = this.slots(columns, references);
     const rows = slots.map((slot) => this.row(slot, columns, references));
     const nrMarked = rows.filter((row) => row.querySelector(".unsynced")).length;
-    byId("slots-summary").textContent = this.summary(tasks.length, columns.length, slots.length, nrMarked);
+    byId("slots-summary").textContent = this.summary(
+      tasks.length,
+      columns.length,
+      slots.length,
+      nrMarked,
+    );
     byId("matrix").replaceChildren(
       element(
         "table",
         {},
-        element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "slot"), columns.map((column) => element("th", { scope: "col", title: column.names.slice(0, 50).join(", ") }, label(column.names))))),
+        element(
+          "thead",
+          {},
+          element(
+            "tr",
+            {},
+            element("th", { scope: "col" }, "slot"),
+            columns.map((column) =>
+              element(
+                "th",
+                { scope: "col", title: column.names.slice(0, 50).join(", ") },
+                label(column.names),
+              ),
+            ),
+          ),
+        ),
         element("tbody", {}, rows),
       ),
     );
@@ -63,7 +91,9 @@ class SlotsView {
       found.get(key).names.push(name);
     }
     const columns = [...found.values()];
-    return columns.sort((a, b) => Number(b.names[0] === "init_mm") - Number(a.names[0] === "init_mm")).slice(0, MOST_COLUMNS);
+    return columns
+      .sort((a, b) => Number(b.names[0] === "init_mm") - Number(a.names[0] === "init_mm"))
+      .slice(0, MOST_COLUMNS);
   }
 
   /** What a table's upper half holds, the CPU's own bits aside, as text. */
@@ -114,7 +144,14 @@ class SlotsView {
     return element(
       "tr",
       {},
-      element("th", { scope: "row" }, element("span", { class: "index" }, `${slot}`), " ", element("code", {}, hex16(va)), region ? element("span", { class: "quiet" }, region) : null),
+      element(
+        "th",
+        { scope: "row" },
+        element("span", { class: "index" }, `${slot}`),
+        " ",
+        element("code", {}, hex16(va)),
+        region ? element("span", { class: "quiet" }, region) : null,
+      ),
       columns.map((column) => {
         const entry = this.entry(column.frame, slot);
         const verdict = this.verdict(column, slot, references);
@@ -124,7 +161,12 @@ class SlotsView {
           { class: verdict ?? (entry === 0n ? "empty" : null) },
           element(
             "button",
-            { type: "button", "data-va": hex(va), "data-frame": column.frame, title: `Walk ${hex16(va)} in ${column.names[0]}'s table` },
+            {
+              type: "button",
+              "data-va": hex(va),
+              "data-frame": column.frame,
+              title: `Walk ${hex16(va)} in ${column.names[0]}'s table`,
+            },
             mark ? element("strong", {}, mark) : null,
             element("code", {}, entry === 0n ? (mark ? "0x0" : "–") : hex(entry)),
           ),
@@ -136,8 +178,11 @@ class SlotsView {
   summary(nrTasks, nrColumns, nrSlots, nrMarked) {
     const tables = `${grouped(nrTasks)} table${nrTasks === 1 ? "" : "s"}`;
     const alike = nrColumns < nrTasks ? ", those that are alike in one column" : "";
-    if (!nrSlots) return `${tables}${alike}: no slot of the kernel's half has changed, and none is unsynced`;
-    const verdict = nrMarked ? `${nrMarked} slot${nrMarked === 1 ? "" : "s"} unsynced: init_mm has what a task lacks` : "every task has what init_mm has";
+    if (!nrSlots)
+      return `${tables}${alike}: no slot of the kernel's half has changed, and none is unsynced`;
+    const verdict = nrMarked
+      ? `${nrMarked} slot${nrMarked === 1 ? "" : "s"} unsynced: init_mm has what a task lacks`
+      : "every task has what init_mm has";
     return `${tables}${alike}: ${verdict}`;
   }
 }

@@ -13,9 +13,8 @@ class Forest {
     this.owner = new Map(); // frame -> key of the row that it is drawn at
     this.parent = new Map(); // frame -> the frame in which the first entry lies that leads to it
     this.nrParents = new Map(); // frame -> how many entries lead to it
-    const roots = [...run.tasks().keys()];
-    for (const cpu of Object.keys(run.pagings)) roots.push(frameOf(run.paging(cpu).root));
-    this.roots = [...new Set(roots)].filter((frame) => run.tables.has(frame));
+    const roots = new Set([...run.tasks().keys(), ...run.roots().map(frameOf)]);
+    this.roots = [...roots].filter((frame) => run.tables.has(frame));
     for (const frame of this.roots) this.owner.set(frame, `${frame}`);
     for (const frame of this.roots) this.explore(frame, run.facts.levels, `${frame}`);
   }
@@ -45,8 +44,12 @@ class TreeView {
     this.tree = byId("tree");
     this.expanded = new Set();
     this.active = null;
+    this.changed = new Map(); // the words that stand out
     this.stale = true; // whether the tables are other ones than when the rows were made
-    this.tree.addEventListener("scroll", oncePerFrame(() => this.draw()));
+    this.tree.addEventListener(
+      "scroll",
+      oncePerFrame(() => this.draw()),
+    );
     this.tree.addEventListener("keydown", (event) => this.key(event));
     this.tree.addEventListener("click", (event) => {
       const row = event.target.closest("[data-row]");
@@ -55,15 +58,18 @@ class TreeView {
     new ResizeObserver(oncePerFrame(() => this.draw())).observe(this.tree);
   }
 
-  /** Show the tables at the current moment. */
+  /** Show the tables at the current moment, if they or what stands out are other ones now. */
   show() {
-    if (this.stale || !this.forest) {
+    const changed = this.run.changes();
+    if (!this.stale && !changed.size && !this.changed.size) return;
+    if (this.stale) {
       this.forest = new Forest(this.run);
-      if (!this.expanded.size && this.forest.roots.length) this.expanded.add(`${this.forest.roots[0]}`);
-      this.stale = false;
+      const [first] = this.forest.roots;
+      if (first !== undefined && !this.expanded.size) this.expanded.add(`${first}`);
     }
-    this.changed = this.run.changes();
-    this.changedFrames = this.framesAbove(this.changed.keys());
+    this.stale = false;
+    this.changed = changed;
+    this.changedFrames = this.framesAbove(changed.keys());
     this.makeRows();
     this.draw();
   }
@@ -87,7 +93,15 @@ class TreeView {
     const names = this.run.tasks();
     for (const frame of this.forest.roots) {
       const key = `${frame}`;
-      this.rows.push({ sort: "root", key, depth: 0, frame, level: this.run.facts.levels, name: names.get(frame) ?? "no task's", opens: true });
+      this.rows.push({
+        sort: "root",
+        key,
+        depth: 0,
+        frame,
+        level: this.run.facts.levels,
+        name: names.get(frame) ?? "no task's",
+        opens: true,
+      });
       if (this.expanded.has(key)) this.addEntries(frame, this.run.facts.levels, 0n, key, 1);
     }
   }
@@ -103,7 +117,18 @@ class TreeView {
       const was = this.changed.get(word);
       if (entry === 0n && was === undefined) continue;
       const va = vaBelow(base, i, level, this.run.facts.levels);
-      const common = { depth, level, va, word, entry, first: i, last: i, key: `${key}/${i}`, root, was };
+      const common = {
+        depth,
+        level,
+        va,
+        word,
+        entry,
+        first: i,
+        last: i,
+        key: `${key}/${i}`,
+        root,
+        was,
+      };
       const sort = entry === UNTOLD ? "untold" : sortOf(entry, level);
       if (sort === "page" || sort === "untold" || (sort === "absent" && entry !== 0n)) {
         if (run && run.sort === sort && run.last === i - 1 && follows(run, entry, level)) {
@@ -123,8 +148,15 @@ class TreeView {
       const child = frameOf(entry & ADDRESS);
       const owner = this.forest.owner.get(child);
       const here = owner === common.key;
-      this.rows.push({ ...common, sort: here ? "table" : owner ? "shared" : "elsewhere", frame: child, owner, opens: here });
-      if (here && this.expanded.has(common.key)) this.addEntries(child, level - 1, va, common.key, depth + 1);
+      this.rows.push({
+        ...common,
+        sort: here ? "table" : owner ? "shared" : "elsewhere",
+        frame: child,
+        owner,
+        opens: here,
+      });
+      if (here && this.expanded.has(common.key))
+        this.addEntries(child, level - 1, va, common.key, depth + 1);
     }
   }
 
@@ -132,7 +164,10 @@ class TreeView {
     if (!this.rows) return;
     const { scrollTop, clientHeight } = this.tree;
     const first = Math.max(0, Math.floor(scrollTop / ROW_HEIGHT) - MARGIN);
-    const last = Math.min(this.rows.length, Math.ceil((scrollTop + clientHeight) / ROW_HEIGHT) + MARGIN);
+    const last = Math.min(
+      this.rows.length,
+      Math.ceil((scrollTop + clientHeight) / ROW_HEIGHT) + MARGIN,
+    );
     const space = (nr) => {
       const made = element("div", { "aria-hidden": true });
       made.style.height = `${nr * ROW_HEIGHT}px`;
@@ -147,7 +182,9 @@ class TreeView {
 
   row(row, number) {
     const open = this.expanded.has(row.key);
-    const isChanged = row.was !== undefined || (row.frame !== undefined && row.sort !== "shared" && this.changedFrames.has(row.frame));
+    const isChanged =
+      row.was !== undefined ||
+      (row.frame !== undefined && row.sort !== "shared" && this.changedFrames.has(row.frame));
     const classes = ["row", row.sort, `level-${row.level}`];
     if (isChanged) classes.push("changed");
     if (row.key === this.active) classes.push("chosen");
@@ -164,7 +201,13 @@ class TreeView {
       },
       element("span", { class: "caret", "aria-hidden": true }, row.opens ? (open ? "▾" : "▸") : ""),
       ...this.words(row),
-      isChanged ? element("span", { class: "badge change" }, row.was === undefined ? "changed below" : `was ${hex(row.was)}`) : null,
+      isChanged
+        ? element(
+            "span",
+            { class: "badge change" },
+            row.was === undefined ? "changed below" : `was ${hex(row.was)}`,
+          )
+        : null,
     );
     made.style.setProperty("--depth", row.depth);
     return made;
@@ -175,7 +218,12 @@ class TreeView {
     const code = (text) => element("code", {}, text);
     if (row.sort === "root") {
       yield element("strong", {}, row.name);
-      yield element("span", {}, `${tableName(entryNames[row.level])} at `, code(hex(BigInt(row.frame) << FRAME_SHIFT)));
+      yield element(
+        "span",
+        {},
+        `${tableName(entryNames[row.level])} at `,
+        code(hex(BigInt(row.frame) << FRAME_SHIFT)),
+      );
       yield element("span", { class: "quiet" }, this.counted(row.frame));
       return;
     }
@@ -183,17 +231,34 @@ class TreeView {
     yield element("span", { class: "index" }, index);
     yield element("span", { class: "va" }, hex16(row.va));
     if (row.sort === "untold") yield element("span", { class: "quiet" }, "nobody told");
-    if (row.sort === "absent") yield element("span", { class: "quiet" }, row.entry ? `not present, ${hex(row.entry)}` : "empty");
+    if (row.sort === "absent")
+      yield element(
+        "span",
+        { class: "quiet" },
+        row.entry ? `not present, ${hex(row.entry)}` : "empty",
+      );
     if (row.sort === "page") {
       const nr = row.last - row.first + 1;
-      yield element("span", {}, `${nr} page${nr === 1 ? "" : "s"} of ${this.run.facts.pageSizes[row.level]} at `, code(hex(pageFrame(row.entry, row.level))));
+      yield element(
+        "span",
+        {},
+        `${nr} page${nr === 1 ? "" : "s"} of ${this.run.facts.pageSizes[row.level]} at `,
+        code(hex(pageFrame(row.entry, row.level))),
+      );
       yield element("span", { class: "quiet" }, this.flags(row));
     }
     if (row.frame === undefined) return;
     const nr = this.forest.nrParents.get(row.frame) ?? 0;
-    yield element("span", {}, `${tableName(entryNames[row.level - 1] ?? "?")} at `, code(hex(row.entry & ADDRESS)));
-    if (row.sort === "table" && nr > 1) yield element("span", { class: "badge" }, `shared by ${grouped(nr)}`);
-    if (row.sort === "shared") yield element("span", { class: "badge" }, `drawn under ${this.ownerName(row.owner)} ↑`);
+    yield element(
+      "span",
+      {},
+      `${tableName(entryNames[row.level - 1] ?? "?")} at `,
+      code(hex(row.entry & ADDRESS)),
+    );
+    if (row.sort === "table" && nr > 1)
+      yield element("span", { class: "badge" }, `shared by ${grouped(nr)}`);
+    if (row.sort === "shared")
+      yield element("span", { class: "badge" }, `drawn under ${this.ownerName(row.owner)} ↑`);
     if (row.sort === "elsewhere") yield element("span", { class: "badge" }, "not in this page");
     if (row.sort === "table") yield element("span", { class: "quiet" }, this.counted(row.frame));
     yield element("span", { class: "quiet" }, this.flags(row));
@@ -216,7 +281,9 @@ class TreeView {
   flags({ entry, level }) {
     const fields = this.run.facts.fields[`${level} ${sortOf(entry, level)}`];
     return fields
-      .filter(([high, low, name]) => high === low && name !== "ignored" && (entry >> BigInt(low)) & 1n)
+      .filter(
+        ([high, low, name]) => high === low && name !== "ignored" && (entry >> BigInt(low)) & 1n,
+      )
       .map(([, , name]) => name)
       .reverse()
       .join(" ");
@@ -251,13 +318,21 @@ class TreeView {
     const top = number * ROW_HEIGHT;
     const { scrollTop, clientHeight } = this.tree;
     if (top < scrollTop) this.tree.scrollTop = top;
-    if (top + ROW_HEIGHT > scrollTop + clientHeight) this.tree.scrollTop = top + ROW_HEIGHT - clientHeight;
+    if (top + ROW_HEIGHT > scrollTop + clientHeight)
+      this.tree.scrollTop = top + ROW_HEIGHT - clientHeight;
   }
 
   key(event) {
     const at = this.rows.findIndex((row) => row.key === this.active);
     const row = this.rows[at];
-    const to = { ArrowUp: at - 1, ArrowDown: at + 1, Home: 0, End: this.rows.length - 1, PageUp: at - 10, PageDown: at + 10 }[event.key];
+    const to = {
+      ArrowUp: at - 1,
+      ArrowDown: at + 1,
+      Home: 0,
+      End: this.rows.length - 1,
+      PageUp: at - 10,
+      PageDown: at + 10,
+    }[event.key];
     if (to !== undefined) {
       const next = Math.min(Math.max(to, 0), this.rows.length - 1);
       this.active = this.rows[next].key;
@@ -282,7 +357,9 @@ class TreeView {
 /** Return the first address that entry `i` of a table translates; of the top one, canonical. */
 function vaBelow(base, i, level, levels) {
   const va = base + (BigInt(i) << pageShift(level));
-  return level === levels && i >= ENTRIES / 2 ? va + (1n << 64n) - (1n << pageShift(levels + 1)) : va;
+  return level === levels && i >= ENTRIES / 2
+    ? va + (1n << 64n) - (1n << pageShift(levels + 1))
+    : va;
 }
 
 /** Tell whether an entry carries on the run of pages that a row stands for. */

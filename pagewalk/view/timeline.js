@@ -49,7 +49,11 @@ class Timeline {
       "span",
       { class: "jump" },
       button(-1, "‹", `Previous ${name}`, key.toUpperCase()),
-      element("span", { class: `mark ${kind}` }, `${grouped(length)} ${name}${length === 1 ? "" : kind === "switch" ? "es" : "s"}`),
+      element(
+        "span",
+        { class: `mark ${kind}` },
+        `${grouped(length)} ${name}${length === 1 ? "" : kind === "switch" ? "es" : "s"}`,
+      ),
       button(1, "›", `Next ${name}`, key),
     );
   }
@@ -110,7 +114,11 @@ class Timeline {
     const current = at === this.run.at;
     return element(
       "li",
-      { "data-at": at, "aria-current": current ? "step" : null, class: at > this.run.at ? "later" : null },
+      {
+        "data-at": at,
+        "aria-current": current ? "step" : null,
+        class: at > this.run.at ? "later" : null,
+      },
       element("span", { class: "number" }, grouped(this.run.number(at))),
       element("span", { class: "text" }, current ? text : text.split("\n", 1)[0]),
     );

@@ -11,7 +11,8 @@ class WalkView {
     this.facts = run.facts;
     this.timers = [];
     this.asked = { va: 0n, kind: "read", user: false };
-    this.taskNames = "";
+    this.named = null; // the tasks that are offered,
+    this.shownRoots = ""; // and the tables that the CPUs were on then
     byId("ask").addEventListener("submit", (event) => {
       event.preventDefault();
       this.ask();
@@ -83,14 +84,14 @@ class WalkView {
 
   /** Offer the tables of all tasks, and that which a CPU is on if it is nobody's. */
   showTasks() {
-    const tasks = new Map(this.run.tasks());
-    for (const cpu of Object.keys(this.run.pagings)) {
-      const { root } = this.run.paging(cpu);
+    const roots = this.run.roots();
+    if (this.named === this.run.tasks() && `${roots}` === this.shownRoots) return;
+    this.named = this.run.tasks();
+    this.shownRoots = `${roots}`;
+    const tasks = new Map(this.named);
+    for (const root of roots) {
       if (!tasks.has(frameOf(root))) tasks.set(frameOf(root), `table at ${hex(root)}`);
     }
-    const names = [...tasks].join();
-    if (names === this.taskNames) return;
-    this.taskNames = names;
     const select = byId("task");
     const chosen = select.value;
     select.replaceChildren(
@@ -116,7 +117,13 @@ class WalkView {
     if (found.verdict === "untold") steps.push(this.untold(found));
     byId("cut").replaceChildren(...cut);
     byId("steps").replaceChildren(
-      element("li", { class: "root" }, "CR3 = ", element("code", {}, hex(paging.cr3)), `, ${paging.levels} levels`),
+      element(
+        "li",
+        { class: "root" },
+        "CR3 = ",
+        element("code", {}, hex(paging.cr3)),
+        `, ${paging.levels} levels`,
+      ),
       ...steps,
     );
     byId("verdict").replaceChildren(...this.verdict(found, paging));
@@ -138,9 +145,12 @@ class WalkView {
       );
     });
     this.timers.push(
-      setTimeout(() => {
-        document.querySelectorAll(".active").forEach((one) => one.classList.remove("active"));
-      }, STEP_EVERY * (parts.length + 1)),
+      setTimeout(
+        () => {
+          document.querySelectorAll(".active").forEach((one) => one.classList.remove("active"));
+        },
+        STEP_EVERY * (parts.length + 1),
+      ),
     );
   }
 
@@ -191,7 +201,14 @@ class WalkView {
         element("code", { class: "entry" }, hex(entry)),
       ),
       this.bits(entry, level, paging),
-      next ? element("p", { class: "leads" }, `leads to the ${tableName(entryNames[next.level])} at `, element("code", {}, hex(entry & ADDRESS))) : null,
+      next
+        ? element(
+            "p",
+            { class: "leads" },
+            `leads to the ${tableName(entryNames[next.level])} at `,
+            element("code", {}, hex(entry & ADDRESS)),
+          )
+        : null,
     );
   }
 
@@ -230,9 +247,21 @@ class WalkView {
         const bits = high === low ? `${high}` : `${high}–${low}`;
         return element(
           "span",
-          { class: classes.join(" "), role: "listitem", title: `bit${high === low ? "" : "s"} ${bits}: ${name}: ${meaning}` },
+          {
+            class: classes.join(" "),
+            role: "listitem",
+            title: `bit${high === low ? "" : "s"} ${bits}: ${name}: ${meaning}`,
+          },
           element("span", { class: "name" }, name),
-          element("span", { class: "value" }, isAddress ? hex(value << BigInt(low)) : high - low > 3 ? hex(value) : value.toString(2).padStart(high - low + 1, "0")),
+          element(
+            "span",
+            { class: "value" },
+            isAddress
+              ? hex(value << BigInt(low))
+              : high - low > 3
+                ? hex(value)
+                : value.toString(2).padStart(high - low + 1, "0"),
+          ),
           element("span", { class: "where" }, bits),
         );
       }),
@@ -245,14 +274,29 @@ class WalkView {
     const rule = refusal(found, kind, user, paging);
     const mapped = found.verdict === "mapped";
     const parts = [
-      element("p", { class: mapped ? "end ok" : "end wrong" }, element("span", { class: "sign", "aria-hidden": true }, mapped ? "✓" : "✕"), this.endText(found, paging)),
+      element(
+        "p",
+        { class: mapped ? "end ok" : "end wrong" },
+        element("span", { class: "sign", "aria-hidden": true }, mapped ? "✓" : "✕"),
+        this.endText(found, paging),
+      ),
     ];
     if (mapped) {
       const who = `${user ? "user" : "supervisor"} ${kind}`;
       parts.push(
         rule
-          ? element("p", { class: "wrong" }, element("span", { class: "sign", "aria-hidden": true }, "✕"), `${who}: ${this.refusalText(rule, found)}`)
-          : element("p", { class: "ok" }, element("span", { class: "sign", "aria-hidden": true }, "✓"), `${who}: ok`),
+          ? element(
+              "p",
+              { class: "wrong" },
+              element("span", { class: "sign", "aria-hidden": true }, "✕"),
+              `${who}: ${this.refusalText(rule, found)}`,
+            )
+          : element(
+              "p",
+              { class: "ok" },
+              element("span", { class: "sign", "aria-hidden": true }, "✓"),
+              `${who}: ok`,
+            ),
       );
       parts.push(this.rights(found, paging));
     }
@@ -299,7 +343,16 @@ class WalkView {
     return element(
       "table",
       { class: "rights" },
-      element("thead", {}, element("tr", {}, element("td"), kinds.map((kind) => element("th", { scope: "col" }, kind)))),
+      element(
+        "thead",
+        {},
+        element(
+          "tr",
+          {},
+          element("td"),
+          kinds.map((kind) => element("th", { scope: "col" }, kind)),
+        ),
+      ),
       element("tbody", {}, row("supervisor"), row("user")),
     );
   }
