@@ -107,16 +107,30 @@ def test_a_lost_part_is_told_with_its_reason(lab1):
     assert text.endswith("\n7 of 10 points\n")
 
 
-def test_the_json_is_what_gradescope_reads(lab1):
-    (lab1 / "load_under.S").write_text("load_under: ud2")
+@pytest.fixture(scope="module")
+def gradescope(tmp_path_factory):
+    """What `lab check --json -o FILE` prints, and FILE, for lab 1 with one wrong answer."""
+    directory = tmp_path_factory.mktemp("gradescope")
+    write(directory, find("cr3"), "ada")
+    (directory / "answers.toml").write_text(solved(find("cr3"), "ada")["answers.toml"])
+    (directory / "load_under.S").write_text("load_under: ud2")
+    file = directory / "results.json"
+    _, document, _ = run_cli("lab", "check", str(directory), "--json", "-o", str(file))
+    return document, file
 
-    status, document, _ = run_cli("lab", "check", str(lab1), "--json")
 
-    assert status == 0
+def test_the_json_has_the_points_of_all_parts(gradescope):
+    document, _ = gradescope
+
     assert (document["score"], document["max_score"]) == (7, 10)
-    assert document["visibility"] == "visible"
     assert sum(test["score"] for test in document["tests"]) == 7
+    assert document["visibility"] == "visible"
     assert document["extra_data"] == {"lab": "cr3", "seed": "ada", "edition": 1}
+
+
+def test_the_json_tells_of_a_part_as_gradescope_reads_it(gradescope):
+    document, _ = gradescope
+
     assert document["tests"][-1] == {
         "number": "6",
         "name": "Load as another task",
@@ -129,10 +143,8 @@ def test_the_json_is_what_gradescope_reads(lab1):
     }
 
 
-def test_the_same_document_goes_to_a_file(lab1, tmp_path):
-    file = tmp_path / "results.json"
-
-    _, document, _ = run_cli("lab", "check", str(lab1), "--json", "-o", str(file))
+def test_the_same_document_goes_to_a_file(gradescope):
+    document, file = gradescope
 
     assert json.loads(file.read_text()) == document
 

@@ -8,7 +8,7 @@ from pagewalk.labs.judge import judge
 from pagewalk.labs.submission import Submission
 
 NAMES = [lab.name for lab in labs()]
-SEEDS = ["ada", "1", "…\N{SNOWMAN}"]
+SEEDS = ["ada", '"\\#', "…\N{SNOWMAN}"]
 every_lab = pytest.mark.parametrize("name", NAMES)
 every_seed = pytest.mark.parametrize("seed", SEEDS)
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pagewalk.labs import find, labs
+from pagewalk.labs import find
 from pagewalk.labs.checking import check
 from pagewalk.labs.directory import Given, solved, write
 from pagewalk.labs.judge import judge
@@ -178,7 +178,7 @@ def test_a_reason_is_no_longer_than_a_line(directory):
 # ------------------------------------------------------------------ a process of its own
 
 
-@pytest.mark.parametrize("name", [lab.name for lab in labs()])
+@pytest.mark.parametrize("name", ["cr3", "rights"])  # code of the student's, and a terabyte of RAM
 def test_a_process_of_its_own_judges_as_this_one_does(name, tmp_path):
     write(tmp_path, find(name), "ada")
     for file, text in solved(find(name), "ada").items():

@@ -5,12 +5,14 @@ changes one as it must be done.
 """
 
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from emu.paging import ENTRY_SIZE, FRAME_SIZE, RW, P, PhysAddr, VirtAddr
 from emu.walk import walk
-from pagewalk.labs.bench import INVLPG, LOAD, STORE, Bench, loaded
+from pagewalk.labs import orders
+from pagewalk.labs.bench import INVLPG, LOAD, Bench, loaded
 from pagewalk.labs.board import DIRECT, Board
+from pagewalk.labs.cases import require_error_code
 from pagewalk.labs.lab import (
     Answer,
     ErrorCode,
@@ -22,44 +24,10 @@ from pagewalk.labs.lab import (
     Part,
     Source,
 )
+from pagewalk.labs.orders import Order, Subject
 from pagewalk.labs.running import Routine
 from pagewalk.labs.seeded import Dice
 
-
-class Order(NamedTuple):
-    """What is done to page p: an access, a bit taken from its PTE, something else, the access."""
-
-    access: str
-    bit: int
-    between: str
-    used: bool = True  # the first access is made
-
-    def steps(self) -> list[str]:
-        """Return what is done, one after the other, by the names in _CODE."""
-        first = [self.access] if self.used else []
-        between = [self.between] if self.between else []
-        return [*first, f"clear {_BIT[self.bit]}", *between, self.access]
-
-
-_BIT: Final = {P: "P", RW: "RW"}
-_ACCESS: Final = {P: "load", RW: "store"}
-_REMEMBERED: Final = tuple(
-    Order(access, bit, between) for bit, access in _ACCESS.items() for between in ("", "invlpg q")
-)
-_FORGOTTEN: Final = tuple(
-    Order(access, bit, between, used=bool(between))
-    for bit, access in _ACCESS.items()
-    for between in ("", "invlpg p", "CR3")
-)
-_CODE: Final = {
-    "load": "mov     rax, [rdi]              # load from p",
-    "store": "mov     [rdi], rax              # store to p",
-    "clear P": "and     qword ptr [rsi], -2     # clear P in the PTE of p",
-    "clear RW": "and     qword ptr [rsi], -3     # clear RW in the PTE of p",
-    "invlpg p": "invlpg  [rdi]",
-    "invlpg q": "invlpg  [rbp]                   # of q",
-    "CR3": "mov     rax, cr3\n        mov     cr3, rax                # write CR3 as it is",
-}
 _HEAD: Final = """
         mov     rax, {root:#x}
         mov     cr3, rax
@@ -131,14 +99,8 @@ class _Pages:
                 board.words[frame + va % FRAME_SIZE] = dice.word()
             self.new[va] = new | RW | P
         self.told: Final = dice.choice(("p", "q"))
-        orders = [*dice.sample(_REMEMBERED, 2), *dice.sample(_FORGOTTEN, 2)]
-        self.orders: Final = dict(zip("abcd", dice.sample(orders, 4), strict=True))
-
-    def bench(self) -> Bench:
-        """Return the lab's machine, with the root loaded."""
-        bench = Bench(self.board.ram, self.board.words)
-        bench.cr3 = self.root
-        return bench
+        drawn = [*dice.sample(orders.REMEMBERED, 2), *dice.sample(orders.FORGOTTEN, 2)]
+        self.orders: Final = dict(zip("abcd", dice.sample(drawn, 4), strict=True))
 
     def pte_pa(self, va: int) -> int:
         """Return where the PTE for `va` lies."""
@@ -153,7 +115,8 @@ class _Pages:
 
     def changed(self) -> Bench:
         """Load from both pages, then write both PTEs from outside."""
-        bench = self.bench()
+        bench = Bench(self.board.ram, self.board.words)
+        bench.cr3 = self.root
         for va, pte in self.new.items():
             bench.access(LOAD, va)
             bench.put(self.pte_pa(va), pte)
@@ -177,24 +140,9 @@ class _Pages:
 
     def error_code(self, order: Order) -> int | None:
         """Return what the last access of an order comes to."""
-        from emu import PageFault
-
-        bench = self.bench()
-        pte_pa = self.pte_pa(self.p)
-        stop = None
-        for step in order.steps():
-            match step.split():
-                case ["load"]:
-                    stop = bench.access(LOAD, self.p)
-                case ["store"]:
-                    stop = bench.access(STORE, self.p)
-                case ["clear", _]:
-                    bench.put(pte_pa, bench.get(pte_pa) & ~order.bit)
-                case ["invlpg", page]:
-                    bench.access(INVLPG, self.p if page == "p" else self.q)
-                case _:
-                    bench.cr3 = self.root
-        return stop.error_code if isinstance(stop, PageFault) else None
+        bench = Bench(self.board.ram, self.board.words)
+        subject = Subject(self.root, self.p, self.pte_pa(self.p), self.q)
+        return orders.error_code(order, bench, subject)
 
     # -- what that says of an answer
 
@@ -215,9 +163,7 @@ class _Pages:
 
     def check_order(self, order: Order, code: int | None) -> None:
         """Is that what it comes to?"""
-        if code != self.error_code(order):
-            what = "goes not through" if code is None else f"does not raise error code {code:#x}"
-            raise Lost(f"on the CPU, the last access {what}")
+        require_error_code(self.error_code(order), code)
 
 
 class _Remapped:
@@ -334,16 +280,14 @@ def _exercise(dice: Dice) -> Exercise:
             "new_q": f"{pages.new[pages.q]:#x}",
             "told": pages.told,
             "orders": "\n".join(
-                f"{name}    {', then '.join(order.steps())}" for name, order in pages.orders.items()
+                f"{name}    {', then '.join(order)}" for name, order in pages.orders.items()
             ),
         },
         solution=solution,
         files={
             "see.S": pages.source(_SEE.format(new=new) + _END),
             **{
-                f"{name}.S": pages.source(
-                    "\n".join(f"        {_CODE[step]}" for step in order.steps()) + _END
-                )
+                f"{name}.S": pages.source(orders.code(order) + _END)
                 for name, order in pages.orders.items()
             },
         },
