@@ -327,12 +327,9 @@ RELEASES: Final[dict[str, Release]] = {
         ),
     )
 }
-<<<<<<< HEAD
 """All releases by name, the oldest first."""
-=======
 DEFAULT_RELEASE: Final = _6_8.name
 """What is booted unless somebody says."""
->>>>>>> plugin
 
 
 def find_release(name: str) -> Release:
