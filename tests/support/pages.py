@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -156,13 +156,36 @@ def _differences(shown: list[str], printed: str) -> Iterator[str]:
 def run_line(line: str) -> tuple[int, str, str]:
     """Run what was typed: our own commands in this process, others in a shell.
 
-    Return the exit status, standard output and standard error.
+    Return the exit status, standard output and standard error. What takes over the terminal gets
+    one, and a `q` to end it.
     """
     words = shlex.split(line, comments=True)
+    if words[:2] == ["pagewalk", "tui"]:
+        return _on_a_terminal(line), "", ""
     if words[0] == "pagewalk" and not set(" ".join(words)) & set("<>|"):
         return run_cli(*words[1:], parse=False)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment["NO_COLOR"] = "1"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment)
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=_environment())
     return done.returncode, done.stdout, done.stderr
+
+
+def _environment() -> dict[str, str]:
+    """Return that of a reader who has activated the environment that the tests run in."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    bin_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**kept, "PATH": bin_first, "NO_COLOR": "1"}
+
+
+def _on_a_terminal(line: str) -> int:
+    """Run a command on a terminal, type q, and return its exit status."""
+    ours, theirs = os.openpty()
+    environment = {**_environment(), "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        ["bash", "-c", line], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        os.write(ours, b"q")
+        with suppress(OSError):  # that nobody has the other end open any more
+            while os.read(ours, 1 << 16):
+                pass
+    os.close(ours)
+    return process.returncode
