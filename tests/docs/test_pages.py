@@ -60,14 +60,12 @@ def what_examples_name(desk):
     run_cli("trace", "copy.S", "-o", "run.jsonl.zst", parse=False)
 
 
-@pytest.mark.parametrize(
-    ("command", "example"), [(name, each) for name in COMMANDS for each in examples(name)]
-)
-def test_the_example_in_a_commands_help_runs(command, example, what_examples_name):
-    status, _, errors = run_line(example)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_in_a_commands_help_run(command, what_examples_name):
+    ends = [run_line(example) for example in examples(command)]
 
-    assert status in (0, 1)
-    assert errors == ""
+    assert {status for status, _, _ in ends} <= {0, 1}
+    assert {errors for _, _, errors in ends} == {""}
 
 
 def test_the_tutorial_installs_as_readme_does():
