@@ -15,26 +15,24 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from svg import WIDTH, Drawing
 
 from emu import Case, PageFault, Probe, VirtAddr, Walk
-from emu.fault import PF_I, PF_P, PF_PK, PF_RSVD, PF_U, PF_W
+from emu.fault import ERROR_BITS
 from emu.paging import (
     ADDRESS,
     ENTRIES,
     ENTRY_NAME,
     ENTRY_SIZE,
+    FRAME_SIZE,
     KEY_SHIFT,
     MAXPHYADDR,
     PCD,
-    PS,
     PWT,
     RW,
     US,
     XD,
-    A,
-    D,
-    G,
     P,
     PhysAddr,
     address_bits,
+    flags_text,
     index,
     page_shift,
 )
@@ -44,18 +42,9 @@ from kernel_model.mm import Mm
 from kernel_model.pgtable import linux_name
 from kernel_model.scenarios import run_scenario
 
-FLAGS: Final = {
-    P: "P",
-    RW: "RW",
-    US: "US",
-    PWT: "PWT",
-    PCD: "PCD",
-    A: "A",
-    D: "D",
-    PS: "PS",
-    G: "G",
-}
-CODE_BITS: Final = {PF_P: "P", PF_W: "W", PF_U: "U", PF_RSVD: "RSVD", PF_I: "I", PF_PK: "PK"}
+Field = tuple[int, int, str, float]
+"""Bits of an entry, as drawn: the highest, the lowest, what they are, how wide."""
+CACHING: Final = {PWT: "PWT", PCD: "PCD"}  # no walk depends on these, so nobody else names them
 
 
 def draw_address(va: int, path: Path) -> None:
@@ -67,28 +56,23 @@ def draw_address(va: int, path: Path) -> None:
     a_bit = WIDTH / 64
     drawing.text(0, 14, f"{va:#x}", "code head")
     for levels, y in ((4, 34), (5, 150)):
-        sign = address_bits(levels) - 1
         drawing.text(0, y + 8, f"{levels} levels", "head")
-        drawing.text(WIDTH, y + 8, f"sign: copies of bit {sign}", "small faint", "end")
-        edges = [64, *(page_shift(level + 1) for level in range(levels, 0, -1)), PAGE_SHIFT, 0]
-        for high, low in pairwise(edges):
+        sign = f"sign: copies of bit {address_bits(levels) - 1}"
+        drawing.text(WIDTH, y + 8, sign, "small faint", "end")
+        edges = [64, *(page_shift(level) for level in range(levels + 1, 0, -1)), 0]
+        fields = [("sign", "none/faint small", "", "")]
+        fields += [
+            (str(index(va, level)), "mark/code", ENTRY_NAME[level], linux_name(level, levels))
+            for level in range(levels, 0, -1)
+        ]
+        fields += [(f"{va & FRAME_SIZE - 1:#05x}", "/code", "offset", "")]
+        for (high, low), (value, style, name, linux) in zip(pairwise(edges), fields, strict=True):
             left, width = (64 - high) * a_bit, (high - low) * a_bit
-            middle = left + width / 2
             drawing.text(left + 1, y + 29, str(high - 1), "small faint")
             drawing.text(left + width - 1, y + 29, str(low), "small faint", "end")
-            if high == 64:
-                drawing.field(left, y + 34, width, 26, "sign", "none/faint small")
-                continue
-            if low == 0:
-                drawing.field(
-                    left, y + 34, width, 26, f"{va & (1 << PAGE_SHIFT) - 1:#05x}", "/code"
-                )
-                drawing.text(middle, y + 76, "offset", "", "middle")
-                continue
-            level = (low - PAGE_SHIFT) // 9 + 1
-            drawing.field(left, y + 34, width, 26, str(index(va, level)), "mark/code")
-            drawing.text(middle, y + 76, ENTRY_NAME[level], "", "middle")
-            drawing.text(middle, y + 92, linux_name(level, levels), "small faint", "middle")
+            drawing.field(left, y + 34, width, 26, value, style)
+            drawing.text(left + width / 2, y + 76, name, "", "middle")
+            drawing.text(left + width / 2, y + 92, linux, "small faint", "middle")
     drawing.save(path, 250)
 
 
@@ -110,21 +94,16 @@ def draw_walk(walk: Walk, root: int, path: Path) -> None:
         drawing.text(left + 54, y + 36.5, linux, "small faint")
         drawing.text(left + 84, y + 36.5, f"[{nr}]", "small code")
         drawing.text(left + width - 6, y + 36.5, f"{entry:#x}", "small code", "end")
-        drawing.text(left, y + 58, f"{flag_names(entry)}", "small faint")
+        drawing.text(left, y + 58, flags_text(entry, level), "small faint")
         drawing.arrow((left + 14, y + 66), (left + 14, y + 106), (left + step - 2, y + 106),
                       style="strong")  # fmt: skip
         left, y = left + step, y + 74
-    offset = walk.va & (1 << PAGE_SHIFT) - 1
+    offset = walk.va & FRAME_SIZE - 1
     drawing.text(left, y + 14, f"page at {walk.steps[-1].entry & ADDRESS:#x}", "small faint")
     drawing.box(left, y + 20, width, 24)
     drawing.text(left + 6, y + 36.5, f"+ {offset:#x}", "small code")
     drawing.text(left + width - 6, y + 36.5, f"pa {walk.pa:#x}", "small code head", "end")
     drawing.save(path, int(y) + 50)
-
-
-def flag_names(entry: int) -> str:
-    """Return the flags of an entry, lowest bit first."""
-    return " ".join(name for bit, name in (*FLAGS.items(), (XD, "XD")) if entry & bit)
 
 
 def draw_entry(entry: int, path: Path) -> None:
@@ -134,17 +113,18 @@ def draw_entry(entry: int, path: Path) -> None:
         "Bit 63 is XD, 62 to 59 the protection key, 51 to 12 the address, 8 to 0 the flags.",
     )
     key, top = KEY_SHIFT, ADDRESS.bit_length()
-    upper: list[tuple[int, int, str, float]] = [
+    upper: list[Field] = [
         (63, 63, "XD", 40),
         (62, key, "key", 56),
         (key - 1, top, "ignored", 92),
     ]
     upper += [(top - 1, MAXPHYADDR, "must be 0", 126), (MAXPHYADDR - 1, 32, "address", 126)]
-    lower: list[tuple[int, int, str, float]] = [
+    lower: list[Field] = [
         (31, PAGE_SHIFT, "address", 98),
         (11, 9, "ign.", 42),
     ]
-    lower += [(bit.bit_length() - 1,) * 2 + (name, 33.3) for bit, name in reversed(FLAGS.items())]
+    for bit in range(8, -1, -1):
+        lower += [(bit, bit, CACHING.get(1 << bit) or flags_text(1 << bit, 2), 33.3)]
     drawing.text(0, 14, f"{entry:#x}", "code head")
     for y, fields in ((28, upper), (118, lower)):
         left = 0.0
@@ -258,7 +238,7 @@ def draw_rights(path: Path) -> None:
             for condition, case in conditions:
                 verdict = probe.access(case)
                 code = verdict.error_code or 0
-                bits = " ".join(name for bit, name in CODE_BITS.items() if code & bit)
+                bits = " ".join(name for name, (bit, *_) in ERROR_BITS.items() if code & bit)
                 exception = "#GP" if verdict.cr2 is None else "#PF"
                 drawing.box(0, y, 184, 24, "mark")
                 drawing.text(8, y + 16, condition, "small")

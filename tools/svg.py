@@ -41,7 +41,9 @@ class Drawing:
         self._parts: list[str] = []
 
     def text(self, x: float, y: float, words: str, style: str = "", anchor: str = "start") -> None:
-        """Write `words` with their baseline at y."""
+        """Write `words`, if there are any, with their baseline at y."""
+        if not words:
+            return
         placed = f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" class="{style}">'
         self._parts.append(f"{placed}{escape(words)}</text>")
 
