@@ -4,9 +4,10 @@ Knows how to boot it, for a story whose numbers were drawn, and how to have each
 struct pages. Refuses to know what a student is to mend. Linux vocabulary.
 """
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from emu.paging import FRAME_SIZE, RW, XD, P, PhysAddr, VirtAddr
+from emu.paging import FRAME_SIZE, RW, XD, P, PhysAddr, VirtAddr, canonical, page_shift
 from pagewalk.labs.entries import entry_pa, read_table
 from pagewalk.labs.lab import Lost
 from pagewalk.labs.seeded import Dice
@@ -23,7 +24,6 @@ ROUTINE: Final = "__init_single_page"
 _RAM: Final = 512 << 20
 _GIB: Final = 1 << 30
 _SECTION: Final = 128 << 20
-_SHIFT: Final = {4: 39, 5: 48}
 _SLOTS: Final = {4: (380, 500), 5: (0x1D6, 0x1F4)}  # where vmemmap may cross into another one
 _NAMES: Final = ("bash", "cron", "dbus", "getty", "login", "sshd", "systemd", "udevd")
 
@@ -33,11 +33,10 @@ class Story:
 
     def __init__(self, dice: Dice, *, levels: int = 4) -> None:
         self.levels: Final = levels
-        self.shift: Final = _SHIFT[levels]
+        self.shift: Final = page_shift(levels)
         self.slot: Final = dice.between(*_SLOTS[levels])
         below = dice.between(1, 7)  # GiB of vmemmap in the slot before
-        border = (-(1 << self.shift + 9) + (self.slot << self.shift)) & (1 << 64) - 1
-        self.border: Final = border
+        border = canonical(self.slot << self.shift, levels)
         self.vmemmap_base: Final = border - below * _GIB
         border_pa = below * _GIB // SIZEOF_PAGE << 12
         self.start: Final = border_pa - _SECTION * dice.between(1, 3)
@@ -128,18 +127,19 @@ class Lacking:
         self.reference: Final = kernel.init_mm.pgd
         self.roots: Final = [task.mm.pgd for task in tasks]
         self.before: Final = [self.booted.table(root) for root in self.roots]
-        self.memory: Final = Watched(kernel.memory)
+        self.memory: Final = RootsOnly(kernel.memory, self.roots)
 
 
-class Watched:
-    """RAM, and where it was written to."""
+class RootsOnly:
+    """RAM, of which only the frames of some roots can be written."""
 
-    def __init__(self, memory: "PhysMemory") -> None:
+    def __init__(self, memory: "PhysMemory", roots: Collection[int]) -> None:
         self.read_u64: Final = memory.read_u64
-        self.written: Final[set[int]] = set()
         self._memory = memory
+        self._roots = roots
 
     def write_u64(self, pa: PhysAddr, value: int) -> None:
-        """Store 8 bytes."""
+        """Store 8 bytes; ValueError outside the roots."""
+        if pa & -FRAME_SIZE not in self._roots:
+            raise ValueError(f"pa {pa:#x} is in no task's root: nothing else is to be changed")
         self._memory.write_u64(pa, value)
-        self.written.add(pa)

@@ -56,44 +56,49 @@ def check(directory: Path, given: Given, *, seconds: float = SECONDS) -> Report:
     parts = given.lab.of_seed(given.seed).parts
     reasons: list[str | None] = []
     while len(reasons) < len(parts):
-        with _judging(directory, given, first=len(reasons)) as process:
+        with _judging(directory, given, first=len(reasons)) as judging:
             try:
-                for line in _lines(process, seconds):
+                for line in _lines(judging.process, seconds):
                     reasons.append(json.loads(line))
             except TimeoutError:
                 reasons.append(f"it takes longer than {seconds:g} seconds")
             else:
                 if len(reasons) < len(parts):  # the next one goes on behind what it died of
-                    reasons.append(_ending(process))
+                    reasons.append(_ending(judging))
     results = (
         Result(part.title, part.points, reason) for part, reason in zip(parts, reasons, strict=True)
     )
     return Report(given.lab, given.seed, tuple(results))
 
 
+class _Judging(NamedTuple):
+    """A process that judges, and what it complains of."""
+
+    process: "subprocess.Popen[bytes]"
+    errors: IO[bytes]
+
+
 @contextmanager
-def _judging(directory: Path, given: Given, *, first: int) -> Iterator["subprocess.Popen[bytes]"]:
+def _judging(directory: Path, given: Given, *, first: int) -> Iterator[_Judging]:
     """Start the process that judges; at the end, it and all its children are gone."""
     # -P: the directory that we are called from may be the student's, with a json.py in it.
     command = [sys.executable, "-P", "-m", "pagewalk.labs.judge"]
     arguments = [str(directory.absolute()), given.lab.name, given.seed, str(first)]
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
             [*command, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
-        )
-        process.stderr = errors
+        ) as process,
+    ):
         try:
-            yield process
+            yield _Judging(process, errors)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
 
 
 def _lines(process: "subprocess.Popen[bytes]", seconds: float) -> Iterator[bytes]:
@@ -115,17 +120,13 @@ def _lines(process: "subprocess.Popen[bytes]", seconds: float) -> Iterator[bytes
             deadline = time.monotonic() + seconds
 
 
-def _ending(process: "subprocess.Popen[bytes]") -> str:
+def _ending(judging: _Judging) -> str:
     """Say why the process judged no further."""
-    status = process.wait()
+    status = judging.process.wait()
     if status < 0:
         name = signal.Signals(-status).name
         return f"it ended the emulator ({name}): some instruction in it is more than that can bear"
-    return f"the check failed, which is not your mistake: {_last_line(process.stderr)}"
-
-
-def _last_line(errors: "IO[bytes] | None") -> str:
-    assert errors is not None
-    errors.seek(0)
-    lines = errors.read().decode(errors="replace").strip().splitlines()
-    return shown(lines[-1]) if lines else "it told no reason"
+    judging.errors.seek(0)
+    lines = judging.errors.read().decode(errors="replace").strip().splitlines()
+    last = shown(lines[-1]) if lines else "it told no reason"
+    return f"the check failed, which is not your mistake: {last}"

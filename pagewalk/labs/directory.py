@@ -91,13 +91,15 @@ def _answers_toml(lab: Lab, seed: str, exercise: Exercise, solution: Mapping[str
     asked = set()
     for position, part in enumerate(exercise.parts, 1):
         lines += ["", f"# {position}. {part.title} ({points_text(part.points)})"]
+        gap = "#"
         for ask in part.asks:
             if isinstance(ask, Source):
                 lines.append(f"#    Complete {ask.key}: {ask.ask}")
             elif ask.key not in asked:
-                lines += ["#", *_comment(ask.ask), *_comment(f"Form: {ask.form}.")]
+                lines += [gap, *_comment(ask.ask), *_comment(f"Form: {ask.form}.")]
                 lines.append(f"{ask.key} = {_toml(solution.get(ask.key, ''))}")
                 asked.add(ask.key)
+                gap = ""
     return "\n".join(lines) + "\n"
 
 

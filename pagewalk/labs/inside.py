@@ -75,8 +75,11 @@ def shut_in(limits: dict[str, int], filter_: bytes) -> None:
     """Take the limits, and give up every system call that the filter does not allow."""
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    for name, value in limits.items():
-        resource.setrlimit(getattr(resource, name), (value, value))
+    for name, most in limits.items():
+        which = getattr(resource, name)
+        _, hard = resource.getrlimit(which)
+        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(which, (value, value))
     code = ctypes.create_string_buffer(filter_, len(filter_))
     program = ctypes.create_string_buffer(16)  # struct sock_fprog: how many statements, and where
     length, where = len(filter_) // 8, ctypes.addressof(code)

@@ -5,7 +5,7 @@ Knows which entries those are, and what lies below. Refuses to know who is to co
 
 from typing import Final
 
-from emu.paging import ENTRIES, FRAME_SIZE, RW, P, canonical, page_shift
+from emu.paging import FRAME_SIZE, RW, P, canonical, page_shift
 from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.entries import entry_pa
 from pagewalk.labs.seeded import Dice
@@ -53,6 +53,6 @@ class Roots:
         if entry is not None:
             self.board.words[entry_pa(root, slot)] = entry
 
-    def table(self, root: int) -> list[int]:
-        """Return the entries of a root, as they are at first."""
-        return [self.board.words.get(entry_pa(root, slot), 0) for slot in range(ENTRIES)]
+    def word(self, va: int) -> int:
+        """Return what the reference has at `va`."""
+        return self.board.words[self.board.pa(self.reference, va)]

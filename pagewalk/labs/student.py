@@ -19,7 +19,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +68,7 @@ class Ram(Protocol):
 
 
 class Ran(NamedTuple):
-    """The function returned: what, as plain JSON values, and what it printed."""
+    """The function returned, or so its process says: a value of JSON, and what was printed."""
 
     value: Any
     printed: str
@@ -80,6 +79,12 @@ class Failed(NamedTuple):
 
     reason: str
     printed: str
+
+
+def told(reason: str, printed: str) -> str:
+    """Return the reason, with the last line that was printed, if there is one."""
+    lines = printed.strip().splitlines()
+    return f"{reason}; it printed last: {lines[-1]}" if lines else reason
 
 
 class NoSandbox(EmuError):
@@ -105,7 +110,7 @@ def call(
     """
     job = {
         "name": name,
-        "source": source,
+        "source": source.removeprefix("\ufeff"),  # as Windows marks UTF-8
         "function": function,
         "arguments": arguments,
         "memory": memory is not None,
@@ -118,7 +123,6 @@ def call(
     with (
         ours,
         theirs,
-        tempfile.TemporaryDirectory() as nowhere,
         subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -126,7 +130,7 @@ def call(
             stderr=subprocess.STDOUT,
             pass_fds=[theirs.fileno()],
             env={},
-            cwd=nowhere,
+            cwd="/",
             start_new_session=True,
         ) as process,
     ):

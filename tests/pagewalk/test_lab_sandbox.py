@@ -53,6 +53,10 @@ def test_it_reads_and_writes_the_checkers_memory(memory: PhysMemory) -> None:
     assert memory.read_u64(PhysAddr(0x1008)) == (1 << 64) - 2
 
 
+def test_a_mark_of_utf_8_before_the_source_is_no_part_of_it() -> None:
+    assert answer("\ufeffdef fix(): return 1") == Ran(1, "")
+
+
 def test_it_may_import_what_computing_needs() -> None:
     source = "from dataclasses import dataclass\nimport re, struct\ndef fix(): return 7"
 
@@ -131,6 +135,12 @@ def test_there_is_no_module_for_them(module: str) -> None:
 
     assert isinstance(ran, Failed)
     assert f"fix.py:2: ModuleNotFoundError: No module named '{module}' (there are: " in ran.reason
+
+
+def test_there_are_no_threads() -> None:
+    ran = answer("import _thread\ndef fix():\n    _thread.start_new_thread(print, ())\n")
+
+    assert ran == Failed("fix.py:3: RuntimeError: can't start new thread", "")
 
 
 # -- wrong, empty and hostile answers

@@ -138,7 +138,7 @@ RANGE = "first >> shift & 511, (last >> shift & 511) + 1"
         (SYNC + SLOTS.format(RANGE.replace(" + 1", "")) + COPY,
          "every task has it", " dies when it"),
         (SYNC + "    memory.write_u64(reference, 1)\n" + SLOTS.format(RANGE) + COPY,
-         "nothing else", "which is in no task's root"),
+         "every task has it", "ValueError: pa 0x2100000 is in no task's root: nothing else"),
         (SYNC + SLOTS.format(RANGE) + COPY.replace("in roots", "in roots[1:]"),
          "every task has it", " dies when it initialises the struct page at 0xff"),
     ],
@@ -147,6 +147,14 @@ def test_a_mistake_in_python_loses_the_points_of_its_part(reasons, text, part, r
     found = dict(reasons("missing-entry", "sync.py", text))
 
     assert reason in found[f"In Python: {part}"]
+
+
+def test_what_sync_printed_is_told_with_the_reason(reasons):
+    text = SYNC + "    print(f'{first:#x}')\n    print('nothing done')\n"
+
+    _, reason = next(reasons("missing-entry", "sync.py", text))
+
+    assert reason.endswith("; it printed last: nothing done")
 
 
 # -- hostile
@@ -159,9 +167,8 @@ HOSTILE_PYTHON = {
     "import os\nos._exit(0)": "it ended its process (exit status 0) before it returned",
     "import os\nos.kill(os.getppid(), 9)": "sync.py:2: PermissionError: ",
     SYNC + "    memory.read_u64(1 << 60)": "sync.py:2: ValueError: pa 0x1000000000000000 is",
-    # the tables of the kernel itself, and its text
-    SYNC + "    for i in range(512): memory.write_u64(reference + 8 * i, 0)": " dies when it",
-    SYNC + "    for i in range(512): memory.write_u64((1 << 24) + 8 * i, 0)": " dies when it",
+    SYNC + "    memory.write_u64(reference + 0xFF8, 0)": "sync.py:2: ValueError: pa 0x2100ff8",
+    SYNC + "    memory.write_u64(1 << 24, 0)": "sync.py:2: ValueError: pa 0x1000000 is in no",
     SYNC + "    for r in roots: memory.write_u64(r + 8 * 511, 0)": " dies",
     SYNC + "    for r in roots: memory.write_u64(r + 8 * 511, 1 << 62 | 7)": " dies",
 }
@@ -277,21 +284,3 @@ def test_probe_py_shows_the_bug_and_the_fix(tmp_path):
     before, after = ran.stdout.split("after sync():")
     assert "#PF at" in before
     assert "#PF" not in after
-
-
-# -- more seeds
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("name", ASSEMBLY)
-def test_every_seed_makes_a_lab_that_can_be_done(name, seed, tmp_path):
-    lab = find(name)
-    write(tmp_path, lab, str(seed))
-    for file, text in solved(lab, str(seed)).items():
-        (tmp_path / file).write_text(text, encoding="utf-8")
-    submission = Submission(tmp_path)
-
-    found = {part.title: judge(part, submission) for part in lab.of_seed(str(seed)).parts}
-
-    assert set(found.values()) == {None}

@@ -118,7 +118,7 @@ class _Area:
         self.free: Final = handling.chain(self.board, _FREE)
         for frame in self.free:  # what some earlier owner has left there
             self.board.words[frame + 8 * dice.between(1, 511)] = dice.word() | US | RW | P
-        pages = dice.sample(range(self.start, self.end, FRAME_SIZE), dice.between(2, 4))
+        pages = dice.sample(range(self.start, self.end, FRAME_SIZE), dice.between(2, 5))
         again = [dice.choice(pages) for _ in range(6 - len(pages))]
         self.touches: Final = [
             Touch(self.task, page | dice.below(512) << 3, dice.word() if dice.below(2) else None)

@@ -168,7 +168,7 @@ def _exercise(dice: Dice) -> Exercise:
                 (
                     Numbers(
                         "entries",
-                        f"PML4E, PDPTE, PDE and PTE for {three:#x}, so that it is translated to "
+                        f"PML4E, PDPTE, PDE and PTE for {three:#x}, so that it is translated into "
                         f"the frame {own[3]:#x}, by way of tables in {own[0]:#x} (PDPT), "
                         f"{own[1]:#x} (PD) and {own[2]:#x} (PT).",
                         4,

@@ -4,10 +4,11 @@ Two roots whose kernel slots lead to the same tables. What one task's kernel cha
 is there for both; what it changes in a root is not, until somebody copies it.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, RW, P, canonical, index, page_shift
-from pagewalk.labs.bench import Bench
+from pagewalk.labs.bench import LOAD, Bench, loaded
 from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.entries import entry_pa, read_table, require_equal
 from pagewalk.labs.lab import Answer, ErrorCode, Exercise, Lab, Lost, Number, Part, Source
@@ -154,17 +155,10 @@ class _Half:
 
     # -- what the CPU says of an answer
 
-    def check_kernel_word(self, word: int) -> None:
-        """Load in B from where A has stored into the kernel half."""
-        self._check_word(self.kernel, word)
-
-    def check_user_word(self, word: int) -> None:
-        """Load in B from where A has stored into its user half."""
-        self._check_word(self.user, word)
-
-    def check_new_word(self, word: int) -> None:
-        """Load in B from what A's kernel has mapped below a shared slot."""
-        self._check_word(self.new, word)
+    def check_word(self, va: int, word: int, bench: Bench | None = None) -> None:
+        """Load in B."""
+        if (bench or self.after()).value(self.b, va) != word:
+            raise Lost(f"at {va:#x}, B loads another word than {word:#x}")
 
     def check_top(self, in_a: int | None, in_b: int | None) -> None:
         """Load in A, and store in B, below the slot that A's kernel has filled."""
@@ -172,21 +166,17 @@ class _Half:
         _check_error_code("A's load", bench.load(self.a, self.top), in_a)
         _check_error_code("B's store", bench.store(self.b, self.top, 1), in_b)
 
-    def check_repair(self, entry_pa: int, entry: int) -> None:
+    def check_repair(self, where: int, entry: int) -> None:
         """Write the entry: does B store into the page that A loads from?"""
         bench, word = self.after(), self.user_word ^ 1
-        bench.put(entry_pa, entry)
+        bench.put(where, entry)
         stop = bench.store(self.b, self.top, word)
         if (code := _error_code(stop)) is not None:
-            raise Lost(f"with {entry:#x} at {entry_pa:#x}, B's store faults: error code {code:#x}")
+            raise Lost(f"with {entry:#x} at {where:#x}, B's store faults: error code {code:#x}")
         if bench.value(self.a, self.top) != word:
-            raise Lost(f"with {entry:#x} at {entry_pa:#x}, B stores into another page than A's")
-        self._check_word(self.kernel, self.kernel_word, bench)
-        self._check_word(self.user, self.board.words[self.board.pa(self.b, self.user)], bench)
-
-    def _check_word(self, va: int, word: int, bench: Bench | None = None) -> None:
-        if (bench or self.after()).value(self.b, va) != word:
-            raise Lost(f"at {va:#x}, B loads another word than {word:#x}")
+            raise Lost(f"with {entry:#x} at {where:#x}, B stores into another page than A's")
+        self.check_word(self.kernel, self.kernel_word, bench)
+        self.check_word(self.user, self.board.words[self.board.pa(self.b, self.user)], bench)
 
 
 def _address(dice: Dice, slot: int) -> int:
@@ -222,13 +212,15 @@ def _check_share(text: str) -> None:
     wanted = [0] * KERNEL_HALF + old[KERNEL_HALF:]
     require_equal("the old root (share.S)", read_table(routine.memory, half.b), old)
     require_equal("the new root (share.S)", new, wanted)
-    bench = Bench(half.board.ram, half.board.words)
-    for slot, entry in enumerate(new):
-        bench.put(entry_pa(half.child, slot), entry)
-    if bench.value(half.child, half.kernel) != bench.value(half.a, half.kernel):
-        raise Lost("the new task does not load what the kernel has at its address")
-    if _error_code(bench.load(half.child, half.user)) is None:
-        raise Lost("the new task loads from a user address, where nothing is mapped yet")
+    routine.cpu.cr3 = half.child
+    load = routine.access(LOAD, half.kernel)
+    if (
+        loaded(load, f"under the new root, a load from {half.kernel:#x}")
+        != half.board.words[half.board.pa(half.a, half.kernel)]
+    ):
+        raise Lost(f"under the new root, {half.kernel:#x} holds another word")
+    if _error_code(routine.access(LOAD, half.user)) is None:
+        raise Lost(f"under the new root, a load from the user's {half.user:#x} goes through")
 
 
 def _exercise(dice: Dice) -> Exercise:
@@ -254,19 +246,19 @@ def _exercise(dice: Dice) -> Exercise:
                 "A store into the kernel half",
                 1,
                 (Number("kernel_word", f"The 8 bytes that B loads from {half.kernel:#x}."),),
-                half.check_kernel_word,
+                partial(half.check_word, half.kernel),
             ),
             Part(
                 "A store into the user half",
                 1,
                 (Number("user_word", f"The 8 bytes that B loads from {half.user:#x}."),),
-                half.check_user_word,
+                partial(half.check_word, half.user),
             ),
             Part(
                 "A new entry below the roots",
                 1,
                 (Number("new_word", f"The 8 bytes that B loads from {half.new:#x}."),),
-                half.check_new_word,
+                partial(half.check_word, half.new),
             ),
             Part(
                 "A new entry in one root",

@@ -92,8 +92,8 @@ class _Lacking:
         words[entry_pa(self.task, shared)] = entry
 
         again = [va ^ 8 for va in self.missing]
-        others = dice.sample([*self.missing[1:], *again, self.shared], 5)
-        words_stored = [dice.word() if dice.below(2) else None for _ in range(6)]
+        others = dice.sample([*self.missing[1:], *again, self.shared], 4)
+        words_stored = [dice.word() if dice.below(2) else None for _ in range(5)]
         self.touches: Final = [
             Touch(self.task, va, word)
             for va, word in zip([self.missing[0], *others], words_stored, strict=True)
