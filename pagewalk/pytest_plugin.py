@@ -140,7 +140,7 @@ def cpu_features(request: pytest.FixtureRequest, _pagewalk: object) -> dict[str,
 
 @pytest.fixture
 def boot_parameters(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """How `kernel` is booted: arguments of Kernel, from the mark `boot`; with 512 MiB of RAM.
+    """How `kernel` is booted: arguments of Kernel, from the mark `boot`.
 
     A conftest.py may have one of its own, for all tests of a directory.
     """
@@ -192,9 +192,14 @@ def kernel(
     levels: int,
     boot_parameters: dict[str, Any],
 ) -> "WatchedKernel":
-    """A booted kernel_model.Kernel, of the release and levels that the marks name."""
+    """A booted kernel_model.Kernel, of the release and levels that the marks name.
+
+    It has 512 MiB of RAM, unless the mark `boot` says: `@pytest.mark.boot(ram=4 << 30)`.
+    """
+    from pagewalk.testing.variants import DEFAULT_RAM
+
     try:
-        return make_kernel(release, levels=levels, **boot_parameters)
+        return make_kernel(release, **{"levels": levels, "ram": DEFAULT_RAM, **boot_parameters})
     except ValueError as error:
         why = f"the kernel cannot be booted so: {error}"
         raise pytest.fail.Exception(why, pytrace=False) from None

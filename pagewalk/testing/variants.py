@@ -18,20 +18,18 @@ from kernel_model.words import did_you_mean
 
 DEFAULT_LEVELS: Final = 4
 DEFAULT_RAM: Final = 512 << 20
-"""Of the fixture `kernel`; one with Kernel's own default takes half as long again to boot."""
+"""Bytes, of the fixture `kernel`; with Kernel's own default it takes half as long again to boot."""
 DEFAULT_TAIL: Final = 40
 """Events: about as many as twenty instructions that access memory."""
 _LEVELS: Final = (4, 5)
-_ANY_TEST: Final = "machine kernel"
 _NOT_OF_BOOT: Final = ("release", "levels", "progress")
-_SERVES: Final = {
-    "levels": _ANY_TEST,
-    "release": "kernel",
-    "cpu_features": "machine",
-    "boot": "kernel",
-    "trace_tail": _ANY_TEST,
+_HEEDED_BY: Final = {
+    "levels": ("levels", "machine or kernel"),
+    "release": ("release", "kernel"),
+    "cpu_features": ("cpu_features", "machine"),
+    "boot": ("boot_parameters", "kernel"),
 }
-"""Each mark, and the fixtures that it says something about."""
+"""The fixture that heeds a mark, and those that a test uses to have it heeded."""
 
 FEATURES: Final = {
     name: parameter.default
@@ -87,18 +85,18 @@ def boot_parameters(test: pytest.Item) -> dict[str, Any]:
     """Return what the closest mark `boot` says: arguments of Kernel. BadMark for others."""
     mark = test.get_closest_marker("boot")
     if mark is None:
-        return {"ram": DEFAULT_RAM}
+        return {}
     if mark.args:
         _bad("boot", mark.args[0], "arguments of Kernel by name, such as boot(vmemmap_base=0x…)")
     from kernel_model import Kernel
 
     known = [name for name in signature(Kernel).parameters if name not in _NOT_OF_BOOT]
     for name in mark.kwargs:
-        if name in _SERVES:
+        if name in _HEEDED_BY:
             _bad("boot", name, f"the mark {name} to say that")
         if name not in known:
             _bad("boot", name, f"one of {', '.join(known)}", known)
-    return {"ram": DEFAULT_RAM, **mark.kwargs}
+    return dict(mark.kwargs)
 
 
 def trace_tail(test: pytest.Item) -> int:
@@ -115,7 +113,7 @@ def trace_tail(test: pytest.Item) -> int:
 def _values(test: pytest.Item, name: str, read: Callable[[object], Any]) -> list[Any]:
     """Return what the closest mark of a name says, read; nothing if there is none."""
     mark = test.get_closest_marker(name)
-    if mark is None:
+    if mark is None or (mark not in test.own_markers and name in _parametrised(test)):
         return []
     if mark.kwargs or not mark.args:
         _bad(name, mark.kwargs or mark.args, "one value or more, one for each variant")
@@ -124,6 +122,12 @@ def _values(test: pytest.Item, name: str, read: Callable[[object], Any]) -> list
         if values.count(value) > 1:
             _bad(name, given, "each variant once")
     return values
+
+
+def _parametrised(test: pytest.Item) -> set[str]:
+    """Return the names that `parametrize` gives values to: it is nearer than a module's mark."""
+    names = [mark.args[0] for mark in test.iter_markers("parametrize") if mark.args]
+    return {word.strip() for n in names for word in (n.split(",") if isinstance(n, str) else n)}
 
 
 def _level(value: object) -> int:
@@ -148,12 +152,11 @@ def _check_together(releases: list[str], levels: list[int]) -> None:
 
 def _check_place(metafunc: pytest.Metafunc) -> None:
     """Refuse a mark on the test itself that nothing in it heeds; a module's may be for others."""
-    made_by = {"machine": "machine", "kernel": "make_kernel"}
     for mark in metafunc.definition.own_markers:
-        serves = _SERVES.get(mark.name, "").split()
-        if serves and not any(made_by[name] in metafunc.fixturenames for name in serves):
+        fixture, users = _HEEDED_BY.get(mark.name, (None, ""))
+        if fixture and fixture not in metafunc.fixturenames:
             what = mark.args[0] if mark.args else mark.kwargs
-            _bad(mark.name, what, f"a test that uses the fixture {' or '.join(serves)}")
+            _bad(mark.name, what, f"a test that uses the fixture {users}")
 
 
 def _features_id(features: dict[str, bool]) -> str:

@@ -74,9 +74,10 @@ def watched_kernel(
         kernel = stack.enter_context(WatchedKernel(release, **options))
         recorder = None
         if keep:
-            from pagewalk.recording import recording
+            from emu.trace import MachineRecorder
 
-            recorder = stack.enter_context(recording(kernel, keep=keep))
+            # Not what Python writes (`recording`): that doubles the time of tests that populate.
+            recorder = stack.enter_context(MachineRecorder(kernel.machine, keep=keep))
         name = f"kernel {release}, {kernel.layout.levels} levels"
         stack.enter_context(_among(watching, Watched(name, kernel, recorder)))
         yield kernel

@@ -157,21 +157,24 @@ def test_a_bare_run_of_the_routine_is_noted_too(kernel: Kernel) -> None:
     assert writers(why(kernel, addr).reference)[-1] == "vmemmap_set_pmd"
 
 
-def test_the_kernel_s_text_is_boot_s(any_kernel: Kernel, where: Where) -> None:
-    any_kernel.fork("a")
+@pytest.mark.levels(4, 5)
+def test_the_kernel_s_text_is_boot_s(kernel: Kernel, where: Where) -> None:
+    kernel.fork("a")
 
-    found = why(any_kernel, any_kernel.symbol("__init_single_page"))
+    found = why(kernel, kernel.symbol("__init_single_page"))
 
     assert writers(found.reference) == ["boot"] * (where.levels - 1)  # a 2 MiB page
     assert writers(found.others[0]) == ["pgd_ctor", *["boot"] * (where.levels - 2)]
 
 
-def test_the_direct_map_is_its_own_function_s(any_kernel: Kernel) -> None:
-    found = why(any_kernel, any_kernel.layout.va(1 << 30))
+@pytest.mark.levels(4, 5)
+def test_the_direct_map_is_its_own_function_s(kernel: Kernel) -> None:
+    found = why(kernel, kernel.layout.va(1 << 30))
 
     assert set(writers(found.reference)) == {"__kernel_physical_mapping_init"}
 
 
+@pytest.mark.levels(4, 5)
 @pytest.mark.parametrize(
     ("release", "by"), [("rfc-v1", "arch_sync_kernel_pagetables"), ("6.17", "sync_global_pgds")]
 )
@@ -283,28 +286,29 @@ def test_of_a_race_the_sync_that_is_due_is_named() -> None:
 # -- healing
 
 
-@pytest.mark.parametrize("release", EXPLICIT)
-def test_the_path_that_syncs_heals_the_slot(release: str, where: Where) -> None:
-    with boot(where, release) as kernel:
-        early = kernel.fork("early")
-        populate_compound(kernel, where.pfn)
-        lacked = slots_of(audit(kernel))
+@pytest.mark.levels(4, 5)
+@pytest.mark.release(*EXPLICIT)
+def test_the_path_that_syncs_heals_the_slot(kernel: Kernel, where: Where) -> None:
+    early = kernel.fork("early")
+    populate_compound(kernel, where.pfn)
+    lacked = slots_of(audit(kernel))
 
-        vmemmap_populate(kernel, where.boundary + (4 << 20), where.boundary + (6 << 20), 0, None)
+    vmemmap_populate(kernel, where.boundary + (4 << 20), where.boundary + (6 << 20), 0, None)
 
-        assert lacked == [(where.slot, "lacking", ["early"])]
-        assert audit(kernel) == ()
-        assert top_writer(kernel, early, where) == "sync_global_pgds"
-        assert why(kernel, where.boundary).verdict == "mapped"
+    assert lacked == [(where.slot, "lacking", ["early"])]
+    assert audit(kernel) == ()
+    assert top_writer(kernel, early, where) == "sync_global_pgds"
+    assert why(kernel, where.boundary).verdict == "mapped"
 
 
 # -- mapped, never mapped, no longer mapped; stale
 
 
-def test_an_address_that_nobody_mapped_is_never_mapped(any_kernel: Kernel, where: Where) -> None:
-    any_kernel.fork("a")
+@pytest.mark.levels(4, 5)
+def test_an_address_that_nobody_mapped_is_never_mapped(kernel: Kernel, where: Where) -> None:
+    kernel.fork("a")
 
-    found = why(any_kernel, where.boundary)
+    found = why(kernel, where.boundary)
 
     assert (found.verdict, found.others[0].kind) == ("never-mapped", None)
 
@@ -338,19 +342,18 @@ def refill(kernel: Kernel, where: Where) -> None:
     populate_compound(kernel, where.pfn)
 
 
-def test_a_table_that_was_replaced_in_init_mm_alone_is_stale(
-    any_kernel: Kernel, where: Where
-) -> None:
-    populate_compound(any_kernel, where.pfn)
-    any_kernel.fork("early")
-    refill(any_kernel, where)
+@pytest.mark.levels(4, 5)
+def test_a_table_that_was_replaced_in_init_mm_alone_is_stale(kernel: Kernel, where: Where) -> None:
+    populate_compound(kernel, where.pfn)
+    kernel.fork("early")
+    refill(kernel, where)
 
-    (found,) = audit(any_kernel)
+    (found,) = audit(kernel)
 
     assert slots_of((found,)) == [(where.slot, "stale", ["early"])]
     assert found.entry != found.reference
     assert (found.cause.reason, found.cause.path) == ("replaced", COMPOUND)
-    assert why(any_kernel, where.boundary).verdict == "stale"
+    assert why(kernel, where.boundary).verdict == "stale"
 
 
 def test_an_entry_that_init_mm_has_no_more_is_stale_too(kernel: Kernel) -> None:
@@ -365,17 +368,18 @@ def test_an_entry_that_init_mm_has_no_more_is_stale_too(kernel: Kernel) -> None:
     assert (found.cause.reason, found.cause.path) == ("replaced", "free_pud_table")
 
 
-def test_a_sync_that_dies_leaves_the_tables_behind_unsynced(where: Where) -> None:
-    with boot(where, "6.17") as kernel:
-        tasks = [kernel.fork(name) for name in ("a", "b", "c")]
-        put_slot(kernel, tasks[1].mm, where.slot, OTHER)
+@pytest.mark.levels(4, 5)
+@pytest.mark.release("6.17")
+def test_a_sync_that_dies_leaves_the_tables_behind_unsynced(kernel: Kernel, where: Where) -> None:
+    tasks = [kernel.fork(name) for name in ("a", "b", "c")]
+    put_slot(kernel, tasks[1].mm, where.slot, OTHER)
 
-        kernel.run(tasks[0], populate_compound, where.pfn)
+    kernel.run(tasks[0], populate_compound, where.pfn)
 
-        found = {one.tables[0].name: one for one in audit(kernel)}
-        assert {name: one.kind for name, one in found.items()} == {"b": "stale", "c": "lacking"}
-        assert (found["c"].cause.reason, found["c"].cause.by) == ("sync-died", "sync_global_pgds")
-        assert top_writer(kernel, tasks[0], where) == "sync_global_pgds"
+    found = {one.tables[0].name: one for one in audit(kernel)}
+    assert {name: one.kind for name, one in found.items()} == {"b": "stale", "c": "lacking"}
+    assert (found["c"].cause.reason, found["c"].cause.by) == ("sync-died", "sync_global_pgds")
+    assert top_writer(kernel, tasks[0], where) == "sync_global_pgds"
 
 
 @pytest.mark.parametrize("name", ["early", "late"])
@@ -395,16 +399,17 @@ def test_a_difference_that_nothing_explains_is_called_so(kernel: Kernel, name: s
 # -- what is no difference, and what is none of a sync's business
 
 
+@pytest.mark.levels(4, 5)
 @pytest.mark.parametrize("bits", [0x20, 0x40, 0x60])
-def test_a_and_d_make_no_difference(any_kernel: Kernel, where: Where, bits: int) -> None:
-    populate_compound(any_kernel, where.pfn)
-    task = any_kernel.fork("a")
-    entry = any_kernel.walk(where.boundary).steps[0].entry
-    put_slot(any_kernel, task.mm, where.slot, entry & ~bits)
+def test_a_and_d_make_no_difference(kernel: Kernel, where: Where, bits: int) -> None:
+    populate_compound(kernel, where.pfn)
+    task = kernel.fork("a")
+    entry = kernel.walk(where.boundary).steps[0].entry
+    put_slot(kernel, task.mm, where.slot, entry & ~bits)
 
-    found = why(any_kernel, where.boundary)
+    found = why(kernel, where.boundary)
 
-    assert audit(any_kernel) == ()
+    assert audit(kernel) == ()
     assert (found.verdict, found.others[0].kind) == ("mapped", None)
 
 
@@ -418,18 +423,19 @@ def test_other_bits_do(kernel: Kernel) -> None:
     assert why(kernel, FOUR.boundary).verdict == "different"
 
 
-def test_a_table_outside_pgd_list_is_named_as_such(where: Where) -> None:
-    with boot(where, "6.17") as kernel:
-        kernel.fork("a")
-        kernel.outside[Mm("efi_mm", kernel.frames.allocate())] = None
-        populate_compound(kernel, where.pfn)
+@pytest.mark.levels(4, 5)
+@pytest.mark.release("6.17")
+def test_a_table_outside_pgd_list_is_named_as_such(kernel: Kernel, where: Where) -> None:
+    kernel.fork("a")
+    kernel.outside[Mm("efi_mm", kernel.frames.allocate())] = None
+    populate_compound(kernel, where.pfn)
 
-        found = next(one for one in audit(kernel) if one.slot == where.slot)
+    found = next(one for one in audit(kernel) if one.slot == where.slot)
 
-        reading = reading_of(why(kernel, where.boundary), "efi_mm")
-        assert slots_of((found,)) == [(where.slot, "lacking", ["efi_mm"])]
-        assert (found.cause.reason, found.cause.path) == ("outside-pgd-list", COMPOUND)
-        assert (reading.kind, reading.tables[0].on_pgd_list) == ("lacking", False)
+    reading = reading_of(why(kernel, where.boundary), "efi_mm")
+    assert slots_of((found,)) == [(where.slot, "lacking", ["efi_mm"])]
+    assert (found.cause.reason, found.cause.path) == ("outside-pgd-list", COMPOUND)
+    assert (reading.kind, reading.tables[0].on_pgd_list) == ("lacking", False)
 
 
 def test_of_a_table_that_is_copied_now_and_then_it_says_who_does() -> None:
@@ -464,17 +470,18 @@ def test_a_table_for_user_mode_lacks_what_it_lacks_by_design() -> None:
     assert {one.cause.reason for one in audit(run.kernel)} == {"user-mode"}
 
 
+@pytest.mark.levels(4, 5)
 @pytest.mark.parametrize("slot", [0, 255, 272])
-def test_below_the_direct_map_each_mm_has_a_slot_to_itself(any_kernel: Kernel, slot: int) -> None:
-    task = any_kernel.fork("a")
-    any_kernel.fork("b")
-    put_slot(any_kernel, task.mm, slot, ENTRY)
-    layout = any_kernel.layout
+def test_below_the_direct_map_each_mm_has_a_slot_to_itself(kernel: Kernel, slot: int) -> None:
+    task = kernel.fork("a")
+    kernel.fork("b")
+    put_slot(kernel, task.mm, slot, ENTRY)
+    layout = kernel.layout
     addr = layout.slot_base(slot) if slot > 255 else slot << layout.pgdir_shift
 
-    found = why(any_kernel, addr)
+    found = why(kernel, addr)
 
-    assert (audit(any_kernel), found.verdict) == ((), "per-mm")
+    assert (audit(kernel), found.verdict) == ((), "per-mm")
 
 
 @pytest.mark.parametrize("addr", [0x0000_8000_0000_0000, 0xFFFF_7FFF_FFFF_FFFF, 1 << 64, -1])
@@ -530,8 +537,8 @@ def test_a_sync_of_ten_thousand_notes_nothing_for_each(kernel: Kernel) -> None:
     assert top_writer(kernel, tasks[-1], FOUR) == "sync_global_pgds"
 
 
-def test_the_journal_takes_a_record_a_run_not_an_entry(make: Callable[..., Kernel]) -> None:
-    kernel = make(vmemmap_base=FIVE.vmemmap_base, levels=5)
+def test_the_journal_takes_a_record_a_run_not_an_entry(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel(vmemmap_base=FIVE.vmemmap_base, levels=5)
     before = len(list(kernel.pgtable.writers.records()))
 
     populate_compound(kernel, FIVE.pfn)

@@ -14,6 +14,8 @@ from kernel_model.entries import Entries
 from kernel_model.pgtable import Pgtable
 from kernel_model.scenarios import run_scenario
 
+pytestmark = pytest.mark.trace_tail(0)  # thousands of helpers run, and none is to fault
+
 # mm/debug_vm_pgtable.c calls them so.
 IN_ORDER = (
     "pte_basic_tests pmd_basic_tests pud_basic_tests p4d_basic_tests pgd_basic_tests "
@@ -47,8 +49,8 @@ def state(kernel: Kernel) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize(("release", "levels"), KERNELS)
-def test_every_check_holds(make: Callable[..., Kernel], release: str, levels: int) -> None:
-    kernel = make(release, levels=levels)
+def test_every_check_holds(make_kernel: Callable[..., Kernel], release: str, levels: int) -> None:
+    kernel = make_kernel(release, levels=levels)
 
     report = check(kernel)
 
@@ -58,8 +60,8 @@ def test_every_check_holds(make: Callable[..., Kernel], release: str, levels: in
 
 @pytest.mark.parametrize("levels", [4, 5])
 @pytest.mark.parametrize("seed", range(2, 8))
-def test_at_any_address(make: Callable[..., Kernel], levels: int, seed: int) -> None:
-    kernel = make(levels=levels)
+def test_at_any_address(make_kernel: Callable[..., Kernel], levels: int, seed: int) -> None:
+    kernel = make_kernel(levels=levels)
 
     report = check(kernel, seed)
 
@@ -69,9 +71,9 @@ def test_at_any_address(make: Callable[..., Kernel], levels: int, seed: int) -> 
 
 @pytest.mark.parametrize(("release", "levels"), [("5.4", 4), ("6.17", 4), ("6.17", 5)])
 def test_all_that_it_took_comes_back(
-    make: Callable[..., Kernel], release: str, levels: int
+    make_kernel: Callable[..., Kernel], release: str, levels: int
 ) -> None:
-    kernel = make(release, levels=levels)
+    kernel = make_kernel(release, levels=levels)
     before = state(kernel)
 
     check(kernel)
@@ -83,9 +85,9 @@ def test_all_that_it_took_comes_back(
     ("levels", "left_out"), [(4, ["pgd_clear_tests", "pgd_populate_tests"]), (5, [])]
 )
 def test_what_is_folded_is_left_out(
-    make: Callable[..., Kernel], levels: int, left_out: list[str]
+    make_kernel: Callable[..., Kernel], levels: int, left_out: list[str]
 ) -> None:
-    report = check(make(levels=levels))
+    report = check(make_kernel(levels=levels))
 
     assert [group.name for group in report.groups if group.lacking] == left_out
 
@@ -99,9 +101,9 @@ def test_what_is_folded_is_left_out(
     ],
 )
 def test_without_memory_for_a_large_page_its_checks_are_left_out(
-    make: Callable[..., Kernel], ram: int, left_out: set[str]
+    make_kernel: Callable[..., Kernel], ram: int, left_out: set[str]
 ) -> None:
-    report = check(make(ram=ram, levels=5))
+    report = check(make_kernel(ram=ram, levels=5))
 
     assert {group.name for group in report.groups if group.lacking} == left_out
     assert report.failures == []
@@ -117,17 +119,17 @@ def test_without_memory_for_a_large_page_its_checks_are_left_out(
     ],
 )
 def test_what_a_release_has_not_got_yet_is_left_out(
-    make: Callable[..., Kernel], release: str, left_out: set[str]
+    make_kernel: Callable[..., Kernel], release: str, left_out: set[str]
 ) -> None:
-    report = check(make(release))
+    report = check(make_kernel(release))
 
     lacking = {group.name for group in report.groups if group.lacking}
     assert lacking - {"pgd_clear_tests", "pgd_populate_tests"} == left_out
 
 
 @pytest.mark.parametrize("levels", [4, 5])
-def test_the_cpu_has_its_say_at_each_level(make: Callable[..., Kernel], levels: int) -> None:
-    report = check(make(levels=levels))
+def test_the_cpu_has_its_say_at_each_level(make_kernel: Callable[..., Kernel], levels: int) -> None:
+    report = check(make_kernel(levels=levels))
 
     asked = {group.name for group in report.groups if group.nr_by_cpu}
     assert asked >= {
@@ -137,8 +139,8 @@ def test_the_cpu_has_its_say_at_each_level(make: Callable[..., Kernel], levels: 
     }
 
 
-def test_out_of_frames_is_no_memory_and_all_comes_back(make: Callable[..., Kernel]) -> None:
-    kernel = make()
+def test_out_of_frames_is_no_memory_and_all_comes_back(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel()
     kernel.frames.floor += (kernel.frames.nr_free - 3) * 4096
 
     stop = kernel.run(kernel.init_task, debug_vm_pgtable, 1, Report())
@@ -210,11 +212,11 @@ def test_a_failure_is_told_once_with_its_protections(monkeypatch: pytest.MonkeyP
 
 
 def test_a_failure_has_all_that_there_is_to_know(
-    make: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
+    make_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Entries, "pte_mkold", lambda _, entry: entry, raising=False)
 
-    failures = check(make()).failures
+    failures = check(make_kernel()).failures
 
     assert failures[0] == Failure(
         group="pte_basic_tests",
@@ -411,9 +413,9 @@ BROKEN = [
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda b: f"{b.name}: {b.check}")
 def test_a_broken_helper_is_found_and_named(
-    make: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch, broken: Broken
+    make_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch, broken: Broken
 ) -> None:
-    kernel = make("6.17", levels=broken.levels)
+    kernel = make_kernel("6.17", levels=broken.levels)
     monkeypatch.setattr(broken.owner, broken.name, broken.instead, raising=False)
 
     failures = check(kernel).failures
@@ -424,21 +426,21 @@ def test_a_broken_helper_is_found_and_named(
 
 @pytest.mark.parametrize("bit", ["RW", "A"])
 def test_helpers_that_agree_on_the_wrong_bit_are_found_by_the_cpu_alone(
-    make: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch, bit: str
+    make_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch, bit: str
 ) -> None:
     monkeypatch.setattr(entries, bit, 1 << 10)
 
-    failures = check(make("6.17")).failures
+    failures = check(make_kernel("6.17")).failures
 
     assert failures
     assert not [f for f in failures if f.group.endswith(("basic_tests", "leaf_tests"))]
 
 
 def test_a_helper_of_one_level_is_found_at_that_level_only(
-    make: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
+    make_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Entries, "pud_mkold", same, raising=False)
 
-    failures = check(make("6.17")).failures
+    failures = check(make_kernel("6.17")).failures
 
     assert {failure.level for failure in failures} == {"pud"}

@@ -1,6 +1,7 @@
 """EFI's table: what is copied into it, when, and what a call sees (facts 1.1, 2.6, 9)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from support.kernel_facts import MIB, put_slot, slots
@@ -32,15 +33,14 @@ VALUE = b"boot entry"
 PF_READ = 0
 
 
-@pytest.fixture(params=DEPTHS, ids=["4-level", "5-level"])
-def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    """6.17 with firmware, a device whose memory opens a slot, and a second CPU."""
+pytestmark = [pytest.mark.release("6.17"), pytest.mark.levels(*DEPTHS)]
+
+
+@pytest.fixture
+def boot_parameters(levels: int) -> dict[str, Any]:
+    """Firmware, a device whose memory opens a slot, and a second CPU."""
     ram = E820(((0, 4 << 30),), ((ADDED, ADDED + 128 * MIB),))
-    base = BASE[request.param]
-    with Kernel(
-        "6.17", levels=request.param, ram=ram, page_offset_base=base, firmware="efi", cpus=2
-    ) as booted:
-        yield booted
+    return {"ram": ram, "page_offset_base": BASE[levels], "firmware": "efi", "cpus": 2}
 
 
 def set_variable(kernel: Kernel, task: str, data: int) -> object:
@@ -167,15 +167,17 @@ def test_a_slot_that_is_new_before_the_call_is_there(kernel: Kernel) -> None:
     assert (stop, variable_store(kernel, 10)) == (Returned(), VALUE)
 
 
-def test_a_slot_that_is_new_during_the_call_is_not(kernel: Kernel) -> None:
+def test_a_slot_that_is_new_during_the_call_is_not(
+    kernel: Kernel, expect_page_fault: Callable[..., PageFault]
+) -> None:
     task = kernel.fork("a")
     data = SECOND[kernel.layout.levels]
     kernel.before["__efi_call"] = add_memory
 
     stop = set_variable(kernel, "a", data)
 
-    assert stop == PageFault(data, PF_READ, rip=service("set_variable_read"))  # type: ignore[arg-type]
-    assert stop.cr3 == efi_mm(kernel).pgd
+    fault = expect_page_fault(stop, at=data, error="", level="pgd")
+    assert (fault.rip, fault.cr3) == (service("set_variable_read"), efi_mm(kernel).pgd)
     assert {kernel.walk(data, mm).verdict for mm in (kernel.init_mm, task.mm)} == {"mapped"}
 
 
@@ -201,9 +203,9 @@ def test_the_oops_names_the_frames_but_not_the_firmware(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("name", ["efi_mm", "trampoline_pgd"])
 def test_a_kernel_without_firmware_has_no_such_table(
-    make: Callable[..., Kernel], name: str
+    make_kernel: Callable[..., Kernel], name: str
 ) -> None:
-    kernel = make("6.17")
+    kernel = make_kernel("6.17")
 
     with pytest.raises(KernelError, match=f"there is no {name}: expected a Kernel with other"):
         kernel.run(kernel.fork("a"), lambda k: named_by_model(k, name))
@@ -216,8 +218,8 @@ def named_by_model(kernel: Kernel, name: str) -> int:
     return outside(kernel, name).pgd
 
 
-def test_before_4_6_the_trampolines_table_is_efis_too(make: Callable[..., Kernel]) -> None:
-    kernel = make("4.4", firmware="efi")
+def test_before_4_6_the_trampolines_table_is_efis_too(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("4.4", firmware="efi")
     task = kernel.fork("a")
 
     stop = set_variable(kernel, "a", kernel.kmalloc(VALUE))
@@ -230,14 +232,14 @@ def test_before_4_6_the_trampolines_table_is_efis_too(make: Callable[..., Kernel
 
 @pytest.mark.parametrize(("release", "has"), [("4.4", True), ("4.6", False), ("5.10", False)])
 def test_a_call_before_4_6_gives_the_trampoline_the_kernels_slots(
-    make: Callable[..., Kernel], release: str, has: bool
+    make_kernel: Callable[..., Kernel], release: str, has: bool
 ) -> None:
-    kernel = make(release, firmware="efi")
+    kernel = make_kernel(release, firmware="efi")
 
     vmalloc = slots(kernel, named(kernel, "trampoline_pgd"))[402]
     assert (vmalloc != 0) is has
 
 
-def test_an_unknown_firmware_is_refused(make: Callable[..., Kernel]) -> None:
+def test_an_unknown_firmware_is_refused(make_kernel: Callable[..., Kernel]) -> None:
     with pytest.raises(ValueError, match=r"^firmware 'uboot': expected bios, efi or None$"):
-        make("6.17", firmware="uboot")
+        make_kernel("6.17", firmware="uboot")

@@ -132,17 +132,17 @@ def test_a_predicate_looks_at_its_bits(helper: str, entry: int, answer: bool) ->
 @pytest.mark.parametrize(("levels", "bad"), [(4, False), (5, True)])
 @pytest.mark.parametrize("pgd", [0, 0x1027, 0x10E7, NX | 0x1067])
 def test_a_pgd_is_bad_only_if_it_is_one(
-    make: Callable[..., Kernel], levels: int, bad: bool, pgd: int
+    make_kernel: Callable[..., Kernel], levels: int, bad: bool, pgd: int
 ) -> None:
-    assert make(levels=levels).pgtable.pgd_bad(pgd) is bad
+    assert make_kernel(levels=levels).pgtable.pgd_bad(pgd) is bad
 
 
 @pytest.mark.parametrize("levels", [4, 5])
 @pytest.mark.parametrize("pgd", [0x1067, 0x1063])
 def test_a_pgd_with_a_table_is_never_bad(
-    make: Callable[..., Kernel], levels: int, pgd: int
+    make_kernel: Callable[..., Kernel], levels: int, pgd: int
 ) -> None:
-    assert not make(levels=levels).pgtable.pgd_bad(pgd)
+    assert not make_kernel(levels=levels).pgtable.pgd_bad(pgd)
 
 
 def test_an_entry_that_is_present_has_its_address_as_it_is() -> None:
@@ -221,9 +221,9 @@ def test_no_swap_file_is_a_migration() -> None:
 
 
 @pytest.fixture
-def place(make: Callable[..., Kernel]) -> Place:
+def place(make_kernel: Callable[..., Kernel]) -> Place:
     """An entry of an empty table."""
-    kernel = make()
+    kernel = make_kernel()
     return Place(kernel.pgtable, NEW, kernel.frames.allocate())
 
 
@@ -277,9 +277,9 @@ def test_clearing_returns_what_was_there(place: Place) -> None:
 
 @pytest.mark.parametrize(("levels", "after"), [(4, 0x1067), (5, 0)])
 def test_clearing_a_pgd_spares_a_folded_p4d(
-    make: Callable[..., Kernel], levels: int, after: int
+    make_kernel: Callable[..., Kernel], levels: int, after: int
 ) -> None:
-    kernel = make(levels=levels)
+    kernel = make_kernel(levels=levels)
     pgd = Place(kernel.pgtable, NEW, kernel.frames.allocate())
     inplace.set_at(pgd, 0x1067)
 
@@ -290,9 +290,9 @@ def test_clearing_a_pgd_spares_a_folded_p4d(
 
 @pytest.mark.parametrize(("levels", "freed"), [(4, 0), (5, 1)])
 def test_a_folded_p4d_has_no_table_to_free(
-    make: Callable[..., Kernel], levels: int, freed: int
+    make_kernel: Callable[..., Kernel], levels: int, freed: int
 ) -> None:
-    kernel = make(levels=levels)
+    kernel = make_kernel(levels=levels)
     table = kernel.frames.allocate()
     before = kernel.frames.nr_free
 

@@ -29,6 +29,7 @@ def play(release: str, where: Where = FOUR, **settings: str) -> Iterator[Scenari
         yield run
 
 
+@pytest.mark.levels(4, 5)
 @pytest.mark.parametrize("release", EXPLICIT)
 @pytest.mark.parametrize(("order", "access"), SURVIVED)
 def test_an_access_after_a_device_that_syncs_completes(
@@ -38,6 +39,7 @@ def test_an_access_after_a_device_that_syncs_completes(
         assert run.outcome == "completed"
 
 
+@pytest.mark.levels(4, 5)
 @pytest.mark.parametrize("release", EXPLICIT)
 @pytest.mark.parametrize(("order", "access"), FATAL)
 def test_an_access_before_one_faults_at_the_slots_first_struct_page(
@@ -49,6 +51,7 @@ def test_an_access_before_one_faults_at_the_slots_first_struct_page(
         assert run.ending.stop == PageFault(where.boundary, 0, rip=rip)  # type: ignore[arg-type]
 
 
+@pytest.mark.levels(4, 5)
 @pytest.mark.parametrize("release", SYNCING)
 @pytest.mark.parametrize(("order", "access"), SURVIVED + FATAL)
 def test_with_the_fix_every_order_completes_and_nothing_needs_healing(

@@ -39,10 +39,8 @@ def dax(kernel: Kernel, start: int, size: int, align: int = 2 * MIB) -> int:
     return -stop.value % (1 << 64)
 
 
-@pytest.fixture
-def kernel(make: Callable[..., Kernel]) -> Kernel:
-    """6.17 without KASLR."""
-    return make("6.17")
+# There is no KASLR.
+pytestmark = [pytest.mark.release("6.17"), pytest.mark.boot(vmemmap_base=None)]
 
 
 # -- the direct map
@@ -82,14 +80,14 @@ def test_device_private_memory_is_not_in_the_direct_map(kernel: Kernel) -> None:
     assert kernel.sections.pfn_valid(PFN)
 
 
-@pytest.mark.parametrize("release", ["6.8", "rfc-v1", "6.17"])
-def test_a_new_slot_of_the_direct_map_reaches_every_task(release: str) -> None:
-    with boot(FOUR, release) as kernel:
-        task = kernel.fork("early")
+@pytest.mark.release("6.8", "rfc-v1", "6.17")
+@pytest.mark.boot(vmemmap_base=FOUR.vmemmap_base)
+def test_a_new_slot_of_the_direct_map_reaches_every_task(kernel: Kernel) -> None:
+    task = kernel.fork("early")
 
-        dax(kernel, 512 * GIB, GIB)
+    dax(kernel, 512 * GIB, GIB)
 
-        assert kernel.walk(DIRECT + 512 * GIB, task.mm).pa == 512 * GIB
+    assert kernel.walk(DIRECT + 512 * GIB, task.mm).pa == 512 * GIB
 
 
 def test_memory_that_is_mapped_already_stays_as_it_is(kernel: Kernel) -> None:
@@ -173,13 +171,16 @@ def test_a_device_there_is_refused_before_anything_is_mapped(release: str, error
         assert entries(kernel, DIRECT + 11 * TIB)[-1] == 0
 
 
-def test_where_nobody_checks_the_direct_map_ends_all_the_same_and_the_pages_are_there() -> None:
-    with boot(FOUR, "6.8") as kernel:
-        assert dax(kernel, 11 * TIB - 128 * MIB, 256 * MIB) == 0
+@pytest.mark.release("6.8")
+@pytest.mark.boot(vmemmap_base=FOUR.vmemmap_base)
+def test_where_nobody_checks_the_direct_map_ends_all_the_same_and_the_pages_are_there(
+    kernel: Kernel,
+) -> None:
+    assert dax(kernel, 11 * TIB - 128 * MIB, 256 * MIB) == 0
 
-        assert entries(kernel, DIRECT + 11 * TIB - 2 * MIB)[-1] != 0
-        assert entries(kernel, DIRECT + 11 * TIB)[-1] == 0
-        assert kernel.page(11 * TIB >> 12).head
+    assert entries(kernel, DIRECT + 11 * TIB - 2 * MIB)[-1] != 0
+    assert entries(kernel, DIRECT + 11 * TIB)[-1] == 0
+    assert kernel.page(11 * TIB >> 12).head
 
 
 @pytest.mark.parametrize(
@@ -194,9 +195,9 @@ def test_where_nobody_checks_the_direct_map_ends_all_the_same_and_the_pages_are_
     ],
 )
 def test_physical_memory_ends_at_max_physmem_bits(
-    make: Callable[..., Kernel], levels: int, start: int, error: int
+    make_kernel: Callable[..., Kernel], levels: int, start: int, error: int
 ) -> None:
-    assert dax(make("6.17", levels=levels), start, 128 * MIB) == error
+    assert dax(make_kernel("6.17", levels=levels), start, 128 * MIB) == error
 
 
 def test_a_refused_device_costs_no_memory(kernel: Kernel) -> None:
@@ -257,30 +258,33 @@ def test_the_history_says_who_refuses_a_device_and_why(
     assert [event for event in kernel.history if isinstance(event, Refused)] == [refused]
 
 
-def test_the_history_names_the_end_of_a_trimmed_direct_map() -> None:
-    with boot(FOUR, "6.17") as kernel:
-        add_pages(kernel, 0, 11 * TIB >> 12, SECTION, None, None)
+@pytest.mark.release("6.17")
+@pytest.mark.boot(vmemmap_base=FOUR.vmemmap_base)
+def test_the_history_names_the_end_of_a_trimmed_direct_map(kernel: Kernel) -> None:
+    add_pages(kernel, 0, 11 * TIB >> 12, SECTION, None, None)
 
-        assert kernel.history[-1] == Refused(
-            "add_pages",
-            ERANGE,
-            "the range ends at 0xb0008000000, beyond the direct map's end 0xb0000000000",
-        )
+    assert kernel.history[-1] == Refused(
+        "add_pages",
+        ERANGE,
+        "the range ends at 0xb0008000000, beyond the direct map's end 0xb0000000000",
+    )
 
 
 # -- running out of memory
 
 
 @pytest.fixture
-def starved(make: Callable[..., Kernel]) -> Kernel:
+def starved(make_kernel: Callable[..., Kernel]) -> Kernel:
     """A machine of 128 MiB of which the struct pages of a large device took all."""
-    kernel = make("6.17", ram=128 * MIB)
+    kernel = make_kernel("6.17", ram=128 * MIB)
     kernel.run(kernel.kthread("kworker/0:1"), xe_device_probe, 64 * GIB, 8 * GIB)
     return kernel
 
 
-def test_a_device_whose_struct_pages_do_not_fit_is_no_memory(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17", ram=128 * MIB)
+def test_a_device_whose_struct_pages_do_not_fit_is_no_memory(
+    make_kernel: Callable[..., Kernel],
+) -> None:
+    kernel = make_kernel("6.17", ram=128 * MIB)
 
     stop = kernel.run(kernel.kthread("kworker/0:1"), xe_device_probe, 64 * GIB, 8 * GIB)
 
@@ -292,9 +296,9 @@ def test_a_device_whose_struct_pages_do_not_fit_is_no_memory(make: Callable[...,
 
 @pytest.mark.parametrize("struct_page", [64, 80, 96])
 def test_the_section_that_failed_can_be_told_from_those_that_did_not(
-    make: Callable[..., Kernel], struct_page: int
+    make_kernel: Callable[..., Kernel], struct_page: int
 ) -> None:
-    kernel = make("6.17", ram=128 * MIB, struct_page=struct_page)
+    kernel = make_kernel("6.17", ram=128 * MIB, struct_page=struct_page)
 
     kernel.run(kernel.kthread("kworker/0:1"), xe_device_probe, 64 * GIB, 8 * GIB)
 
@@ -320,24 +324,26 @@ def test_not_even_what_describes_the_device_finds_memory_in_the_end(starved: Ker
     assert errors == {ENOMEM}
 
 
-def test_a_failed_population_is_not_synced() -> None:
-    with boot(FOUR) as kernel:
-        task = kernel.fork("early")
+@pytest.mark.release("6.8")
+@pytest.mark.boot(vmemmap_base=FOUR.vmemmap_base)
+def test_a_failed_population_is_not_synced(kernel: Kernel) -> None:
+    task = kernel.fork("early")
 
-        add_pages(kernel, 0, FOUR.pfn, SECTION, VmemAltmap(base_pfn=0, nr_pages=0), None)
+    add_pages(kernel, 0, FOUR.pfn, SECTION, VmemAltmap(base_pfn=0, nr_pages=0), None)
 
-        assert entries(kernel, FOUR.boundary)[0] != 0
-        assert entries(kernel, FOUR.boundary, task.mm) == [0]
+    assert entries(kernel, FOUR.boundary)[0] != 0
+    assert entries(kernel, FOUR.boundary, task.mm) == [0]
 
 
-def test_a_retry_that_succeeds_syncs_what_the_failure_left() -> None:
-    with boot(FOUR) as kernel:
-        task = kernel.fork("early")
-        add_pages(kernel, 0, FOUR.pfn, SECTION, VmemAltmap(base_pfn=0, nr_pages=0), None)
+@pytest.mark.release("6.8")
+@pytest.mark.boot(vmemmap_base=FOUR.vmemmap_base)
+def test_a_retry_that_succeeds_syncs_what_the_failure_left(kernel: Kernel) -> None:
+    task = kernel.fork("early")
+    add_pages(kernel, 0, FOUR.pfn, SECTION, VmemAltmap(base_pfn=0, nr_pages=0), None)
 
-        add_pages(kernel, 0, FOUR.pfn, SECTION, None, None)
+    add_pages(kernel, 0, FOUR.pfn, SECTION, None, None)
 
-        assert kernel.walk(FOUR.boundary, task.mm).verdict == "mapped"
+    assert kernel.walk(FOUR.boundary, task.mm).verdict == "mapped"
 
 
 def test_struct_pages_in_the_devices_own_memory_need_no_ram(kernel: Kernel) -> None:

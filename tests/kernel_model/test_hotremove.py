@@ -32,6 +32,8 @@ from kernel_model.memremap import DevPagemap, memremap_pages, memunmap_pages
 from kernel_model.ramhotplug import add_memory, remove_memory
 from kernel_model.vmemmap import VmemAltmap
 
+pytestmark = pytest.mark.trace_tail(0)  # the struct pages of terabytes are stored
+
 NEW_SLOT = {4: 512 * GIB, 5: 256 * TIB}  # where the direct map's second slot begins
 SLOT = 274  # its index
 HOT_REMOVES = ["clears-all", "frees-pud", "keeps-pud"]
@@ -60,12 +62,14 @@ DEVICES = {
 
 
 @pytest.fixture
-def remake(make: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kernel]:
+def remake(
+    make_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Kernel]:
     """5.8 with another hot-remove."""
     for name in HOT_REMOVES:
         release = replace(RELEASES["5.8"], name=name, hot_remove=name)  # type: ignore[arg-type]
         monkeypatch.setitem(RELEASES, name, release)
-    return make
+    return make_kernel
 
 
 def add(kernel: Kernel, device: Device) -> None:
@@ -106,9 +110,9 @@ def shape(kernel: Kernel) -> list[tuple[int, int, int, int]]:
 @pytest.mark.parametrize("struct_page", [64, 80])
 @pytest.mark.parametrize("device", DEVICES.values(), ids=list(DEVICES))
 def test_after_a_removal_init_mm_maps_what_it_mapped_before(
-    make: Callable[..., Kernel], device: Device, struct_page: int
+    make_kernel: Callable[..., Kernel], device: Device, struct_page: int
 ) -> None:
-    kernel = make("6.17", struct_page=struct_page)
+    kernel = make_kernel("6.17", struct_page=struct_page)
     before = mapped(kernel)
     add(kernel, device)
 
@@ -121,9 +125,9 @@ def test_after_a_removal_init_mm_maps_what_it_mapped_before(
 @pytest.mark.parametrize("struct_page", [64, 80])
 @pytest.mark.parametrize("device", DEVICES.values(), ids=list(DEVICES))
 def test_all_frames_come_back_but_for_the_table_of_a_new_slot(
-    make: Callable[..., Kernel], device: Device, struct_page: int
+    make_kernel: Callable[..., Kernel], device: Device, struct_page: int
 ) -> None:
-    kernel = make("6.17", struct_page=struct_page)
+    kernel = make_kernel("6.17", struct_page=struct_page)
     free = kernel.frames.nr_free
     add(kernel, device)
     remove(kernel, device)
@@ -136,9 +140,9 @@ def test_all_frames_come_back_but_for_the_table_of_a_new_slot(
 
 @pytest.mark.parametrize("device", DEVICES.values(), ids=list(DEVICES))
 def test_what_is_added_again_is_mapped_as_it_was(
-    make: Callable[..., Kernel], device: Device
+    make_kernel: Callable[..., Kernel], device: Device
 ) -> None:
-    kernel = make("6.17")
+    kernel = make_kernel("6.17")
     add(kernel, device)
     first = shape(kernel)
     remove(kernel, device)
@@ -188,8 +192,8 @@ def test_what_a_removal_keeps_is_at_most_the_table_under_the_top_entry(
     assert kernel.frames.nr_free == free - kept
 
 
-def test_tables_that_are_still_in_use_stay(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17")
+def test_tables_that_are_still_in_use_stay(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.17")
     add_memory(kernel, 64 * GIB, 256 * MIB)
     before = mapped(kernel)
     add_memory(kernel, 64 * GIB + 256 * MIB, 256 * MIB)
@@ -199,8 +203,8 @@ def test_tables_that_are_still_in_use_stay(make: Callable[..., Kernel]) -> None:
     assert mapped(kernel) == before
 
 
-def test_the_cpu_forgets_what_it_had_translated(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17")
+def test_the_cpu_forgets_what_it_had_translated(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.17")
     task = kernel.fork("a")
     page = VMEMMAP + (64 * GIB >> 12) * 64
     add(kernel, DEVICES["base pages"])
@@ -320,9 +324,9 @@ def drop(kernel: Kernel, number: int) -> None:
 
 
 @pytest.fixture
-def shared(make: Callable[..., Kernel]) -> Kernel:
+def shared(make_kernel: Callable[..., Kernel]) -> Kernel:
     """Two sections, the second half way into the first one's second block."""
-    kernel = make("6.17", struct_page=80)
+    kernel = make_kernel("6.17", struct_page=80)
     assert (section(kernel, 0), section(kernel, 1)) == (0, 0)
     return kernel
 
@@ -340,9 +344,9 @@ def test_a_block_stays_as_long_as_a_neighbour_uses_it(shared: Kernel) -> None:
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_last_of_its_sections_takes_the_block_with_it(
-    make: Callable[..., Kernel], order: tuple[int, int]
+    make_kernel: Callable[..., Kernel], order: tuple[int, int]
 ) -> None:
-    kernel = make("6.17", struct_page=80)
+    kernel = make_kernel("6.17", struct_page=80)
     free, before = kernel.frames.nr_free, mapped(kernel)
     section(kernel, 0)
     section(kernel, 1)
@@ -354,9 +358,9 @@ def test_the_last_of_its_sections_takes_the_block_with_it(
 
 
 def test_without_marks_a_block_that_was_never_full_does_not_come_back(
-    make: Callable[..., Kernel],
+    make_kernel: Callable[..., Kernel],
 ) -> None:
-    kernel = make("5.10", struct_page=80)
+    kernel = make_kernel("5.10", struct_page=80)
     section(kernel, 0)
 
     drop(kernel, 0)
@@ -365,8 +369,8 @@ def test_without_marks_a_block_that_was_never_full_does_not_come_back(
     assert kernel.walk(START + BLOCK).verdict == "mapped"
 
 
-def test_without_marks_a_block_that_was_full_comes_back(make: Callable[..., Kernel]) -> None:
-    kernel = make("5.10", struct_page=80)
+def test_without_marks_a_block_that_was_full_comes_back(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("5.10", struct_page=80)
     free = kernel.frames.nr_free
     errors = [section(kernel, number) for number in range(4)]  # 10 MiB: five blocks
 
@@ -376,9 +380,9 @@ def test_without_marks_a_block_that_was_full_comes_back(make: Callable[..., Kern
 
 
 def test_marking_runs_on_the_cpu_and_faults_where_the_slot_is_missing(
-    make: Callable[..., Kernel],
+    make_kernel: Callable[..., Kernel],
 ) -> None:
-    kernel = make("6.13", vmemmap_base=0xFFFF_E6FF_C000_0000, struct_page=80)
+    kernel = make_kernel("6.13", vmemmap_base=0xFFFF_E6FF_C000_0000, struct_page=80)
     task = kernel.fork("early")
     page = 0xFFFF_E6FF_C000_0000 + 80 * (64 * GIB >> 12)
     errors = [section(kernel, number) for number in range(4)]  # no rest is left to be marked
@@ -395,9 +399,9 @@ def test_marking_runs_on_the_cpu_and_faults_where_the_slot_is_missing(
 
 
 def test_a_tail_shared_by_eight_sections_goes_with_the_last_in_any_order(
-    make: Callable[..., Kernel],
+    make_kernel: Callable[..., Kernel],
 ) -> None:
-    kernel = make("6.17")
+    kernel = make_kernel("6.17")
     free = kernel.frames.nr_free
     device = compound(64 * GIB, GIB, shift=18)
     add_pages(kernel, 0, 64 * GIB >> 12, 8 * SECTION, None, device)
@@ -411,8 +415,8 @@ def test_a_tail_shared_by_eight_sections_goes_with_the_last_in_any_order(
     assert (in_use, kernel.frames.nr_free) == ([True] * 8, free)
 
 
-def test_blocks_of_an_altmap_go_back_to_it(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17")
+def test_blocks_of_an_altmap_go_back_to_it(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.17")
     free = kernel.frames.nr_free
     altmap = VmemAltmap(base_pfn=GIB >> 12, nr_pages=1024)
     device = DevPagemap(DEVICE_PRIVATE, 64 * GIB, 256 * MIB, altmap=altmap)
@@ -439,9 +443,9 @@ def test_blocks_of_an_altmap_go_back_to_it(make: Callable[..., Kernel]) -> None:
     ],
 )
 def test_memory_that_cannot_go_is_refused_and_stays(
-    make: Callable[..., Kernel], start: int, size: int, error: int
+    make_kernel: Callable[..., Kernel], start: int, size: int, error: int
 ) -> None:
-    kernel = make("6.17")
+    kernel = make_kernel("6.17")
     before = mapped(kernel)
 
     assert remove_memory(kernel, start, size) == -error
@@ -450,15 +454,15 @@ def test_memory_that_cannot_go_is_refused_and_stays(
 
 @pytest.mark.parametrize(("start", "size"), [(64 * GIB, 64 * MIB), (1 << 46, 128 * MIB)])
 def test_memory_that_cannot_be_is_not_added(
-    make: Callable[..., Kernel], start: int, size: int
+    make_kernel: Callable[..., Kernel], start: int, size: int
 ) -> None:
-    assert add_memory(make("6.17"), start, size) == -EINVAL
+    assert add_memory(make_kernel("6.17"), start, size) == -EINVAL
 
 
 def test_pages_that_are_not_there_are_told_of_and_nothing_else_happens(
-    make: Callable[..., Kernel],
+    make_kernel: Callable[..., Kernel],
 ) -> None:
-    kernel = make("6.17")
+    kernel = make_kernel("6.17")
     before = mapped(kernel)
 
     remove_pages(kernel, 64 * GIB >> 12, SECTION)
@@ -470,8 +474,10 @@ def test_pages_that_are_not_there_are_told_of_and_nothing_else_happens(
 
 
 @pytest.mark.parametrize(("pfn", "nr"), [(1 << 24, 511), (1, 512), (1 << 24, 0)])
-def test_pages_go_by_whole_subsections(make: Callable[..., Kernel], pfn: int, nr: int) -> None:
-    kernel = make("6.17")
+def test_pages_go_by_whole_subsections(
+    make_kernel: Callable[..., Kernel], pfn: int, nr: int
+) -> None:
+    kernel = make_kernel("6.17")
 
     remove_pages(kernel, pfn, nr)
 
@@ -484,22 +490,22 @@ def test_pages_go_by_whole_subsections(make: Callable[..., Kernel], pfn: int, nr
     ("start", "size"), [(64 * GIB, 512 * MIB), (64 * GIB + 512 * MIB, 512 * MIB)]
 )
 def test_a_part_of_a_large_page_cannot_go(
-    make: Callable[..., Kernel], start: int, size: int
+    make_kernel: Callable[..., Kernel], start: int, size: int
 ) -> None:
-    kernel = make("6.17")
+    kernel = make_kernel("6.17")
     arch_add_memory(kernel, 0, 64 * GIB, GIB, None, None)
 
     with pytest.raises(KernelError, match=f"pa {64 * GIB + 512 * MIB:#x} lies inside a page"):
         arch_remove_memory(kernel, start, size)
 
 
-def test_a_device_that_is_not_there_cannot_be_unbound(make: Callable[..., Kernel]) -> None:
+def test_a_device_that_is_not_there_cannot_be_unbound(make_kernel: Callable[..., Kernel]) -> None:
     with pytest.raises(KernelError, match="0x1000000000"):
-        devres_release_all(make("6.17"), 64 * GIB)
+        devres_release_all(make_kernel("6.17"), 64 * GIB)
 
 
-def test_a_part_that_went_can_come_back_alone(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17")
+def test_a_part_that_went_can_come_back_alone(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.17")
     pfn = 64 * GIB >> 12
     add_pages(kernel, 0, pfn, 4 * 512, None, None)
     before = shape(kernel)
@@ -515,8 +521,8 @@ def test_a_part_that_went_can_come_back_alone(make: Callable[..., Kernel]) -> No
 # -- the story
 
 
-def test_the_history_says_what_went_and_by_whom(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17")
+def test_the_history_says_what_went_and_by_whom(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.17")
     add_memory(kernel, 64 * GIB, 256 * MIB)
 
     remove_memory(kernel, 64 * GIB, 256 * MIB)
@@ -529,8 +535,10 @@ def test_the_history_says_what_went_and_by_whom(make: Callable[..., Kernel]) -> 
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_every_release_can_remove_what_it_added(make: Callable[..., Kernel], release: str) -> None:
-    kernel = make(release)
+def test_every_release_can_remove_what_it_added(
+    make_kernel: Callable[..., Kernel], release: str
+) -> None:
+    kernel = make_kernel(release)
     task = kernel.fork("bash")
     kernel.stack_of(task)
     before = mapped(kernel)

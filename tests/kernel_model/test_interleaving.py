@@ -23,8 +23,8 @@ def two(kernel: Kernel, schedule: tuple[int, ...]) -> Interleaved:
     )
 
 
-def test_without_a_schedule_one_call_follows_the_other(make: Callable[..., Kernel]) -> None:
-    played = two(make("5.10", cpus=2), ())
+def test_without_a_schedule_one_call_follows_the_other(make_kernel: Callable[..., Kernel]) -> None:
+    played = two(make_kernel("5.10", cpus=2), ())
 
     assert played.steps == (
         *(Step(0, name) for name in VMALLOC),
@@ -34,27 +34,27 @@ def test_without_a_schedule_one_call_follows_the_other(make: Callable[..., Kerne
     )
 
 
-def test_a_schedule_says_who_goes_on_after_each_step(make: Callable[..., Kernel]) -> None:
-    played = two(make("5.10", cpus=2), (0, 1, 0, 1, 0, 1))
+def test_a_schedule_says_who_goes_on_after_each_step(make_kernel: Callable[..., Kernel]) -> None:
+    played = two(make_kernel("5.10", cpus=2), (0, 1, 0, 1, 0, 1))
 
     assert [step.cpu for step in played.steps] == [0, 1, 0, 1, 0, 1, 1, 0]
 
 
-def test_each_call_has_its_own_result(make: Callable[..., Kernel]) -> None:
-    played = two(make("5.10", cpus=2), (0, 1, 0, 1))
+def test_each_call_has_its_own_result(make_kernel: Callable[..., Kernel]) -> None:
+    played = two(make_kernel("5.10", cpus=2), (0, 1, 0, 1))
 
     values = {stop.value for stop in played.stops if isinstance(stop, Returned)}
     assert len(values) == 2
 
 
-def test_the_same_schedule_gives_the_same_steps(make: Callable[..., Kernel]) -> None:
+def test_the_same_schedule_gives_the_same_steps(make_kernel: Callable[..., Kernel]) -> None:
     schedule = (1, 0, 1, 1, 0)
 
-    assert two(make("5.8", cpus=2), schedule) == two(make("5.8", cpus=2), schedule)
+    assert two(make_kernel("5.8", cpus=2), schedule) == two(make_kernel("5.8", cpus=2), schedule)
 
 
-def test_each_cpu_has_its_own_table_in_the_end(make: Callable[..., Kernel]) -> None:
-    kernel = make("5.10", cpus=2)
+def test_each_cpu_has_its_own_table_in_the_end(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("5.10", cpus=2)
 
     two(kernel, (0, 1, 0, 1))
 
@@ -62,8 +62,8 @@ def test_each_cpu_has_its_own_table_in_the_end(make: Callable[..., Kernel]) -> N
     assert roots == [task.mm.pgd for task in kernel.tasks]
 
 
-def test_a_call_that_dies_leaves_the_other_to_go_on(make: Callable[..., Kernel]) -> None:
-    kernel = make("5.10", cpus=2)
+def test_a_call_that_dies_leaves_the_other_to_go_on(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("5.10", cpus=2)
     first, second = kernel.fork("a"), kernel.fork("b")
 
     def dies() -> Stop:
@@ -74,8 +74,8 @@ def test_a_call_that_dies_leaves_the_other_to_go_on(make: Callable[..., Kernel])
     assert [type(stop) for stop in played.stops] == [PageFault, Returned]
 
 
-def test_an_error_of_the_model_comes_out(make: Callable[..., Kernel]) -> None:
-    kernel = make("5.10", cpus=2)
+def test_an_error_of_the_model_comes_out(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("5.10", cpus=2)
 
     def wrong() -> Stop:
         raise ZeroDivisionError
@@ -84,8 +84,8 @@ def test_an_error_of_the_model_comes_out(make: Callable[..., Kernel]) -> None:
         interleave(kernel, (wrong, wrong), ())
 
 
-def test_more_calls_than_cpus_are_refused(make: Callable[..., Kernel]) -> None:
-    kernel = make("5.10")
+def test_more_calls_than_cpus_are_refused(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("5.10")
 
     with pytest.raises(ValueError, match="2 calls: expected at most 1"):
         two(kernel, ())

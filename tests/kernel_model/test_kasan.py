@@ -557,8 +557,8 @@ def test_before_4_19_a_device_has_no_shadow_in_any_table() -> None:
         assert stop == PageFault(0xFFFF_ED70_0000_0000, 0, rip)  # type: ignore[arg-type]
 
 
-def test_without_kasan_nobody_adds_shadow(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17")
+def test_without_kasan_nobody_adds_shadow(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.17")
 
     attach(kernel, FOUR.pa)
 

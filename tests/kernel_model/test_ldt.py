@@ -1,6 +1,6 @@
 """The slot that each task has for itself (facts 1.1, 2.1, 11)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from support.kernel_facts import EINVAL, ENOMEM, slots
@@ -16,11 +16,11 @@ LDT = {4: 0xFFFF_8800_0000_0000, 5: 0xFF10_0000_0000_0000}  # where it lies from
 STRIDE = 0x1_0000
 
 
-@pytest.fixture(params=DEPTHS, ids=["4-level", "5-level"])
-def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    """6.17 with page-table isolation."""
-    with Kernel("6.17", levels=request.param, pti=True) as booted:
-        yield booted
+pytestmark = [
+    pytest.mark.release("6.17"),
+    pytest.mark.levels(*DEPTHS),
+    pytest.mark.boot(pti=True),
+]
 
 
 def load(kernel: Kernel, task: str, base: int, selector: int) -> object:
@@ -39,7 +39,9 @@ def test_its_task_reads_what_it_wrote(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("forked", ["earlier", "later"])
-def test_no_other_task_finds_it(kernel: Kernel, forked: str) -> None:
+def test_no_other_task_finds_it(
+    kernel: Kernel, forked: str, expect_page_fault: Callable[..., PageFault]
+) -> None:
     kernel.fork("earlier")
     write_ldt(kernel, kernel.fork("owner").mm, 1, DESCRIPTOR)
     kernel.fork("later")
@@ -47,9 +49,8 @@ def test_no_other_task_finds_it(kernel: Kernel, forked: str) -> None:
 
     stop = load(kernel, forked, base, 0xF)
 
-    rip = kernel.symbol("read_ldt_load")
-    assert stop == PageFault(base + 8, 0, rip)  # type: ignore[arg-type]
-    assert [step.entry for step in stop.walk.steps] == [0]  # type: ignore[union-attr]
+    fault = expect_page_fault(stop, at=base + 8, error="", symbol="read_ldt_load", level="pgd")
+    assert [step.entry for step in fault.walk.steps] == [0]  # type: ignore[union-attr]
 
 
 def test_no_sync_spreads_it(kernel: Kernel) -> None:
@@ -149,8 +150,8 @@ def test_what_a_failure_left_is_freed_with_the_task(kernel: Kernel, left: int) -
     assert (errors, kernel.frames.nr_free) == ([-ENOMEM] * 2, left + 2)
 
 
-def test_without_isolation_the_table_is_somewhere_else(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17")
+def test_without_isolation_the_table_is_somewhere_else(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.17")
     owner = kernel.fork("owner")
 
     with pytest.raises(KernelError, match=r"^owner has no table for user mode: expected a Kernel"):

@@ -9,35 +9,39 @@ from kernel_model.mm import pgd_free
 ENTRY = 0x1234_5067
 
 
-def test_fork_copies_every_slot_from_the_direct_map_up(any_kernel: Kernel) -> None:
-    task = any_kernel.fork("a")
+@pytest.mark.levels(4, 5)
+def test_fork_copies_every_slot_from_the_direct_map_up(kernel: Kernel) -> None:
+    task = kernel.fork("a")
 
-    assert slots(any_kernel, task.mm)[273:] == slots(any_kernel, any_kernel.init_mm)[273:]
+    assert slots(kernel, task.mm)[273:] == slots(kernel, kernel.init_mm)[273:]
 
 
+@pytest.mark.levels(4, 5)
 @pytest.mark.parametrize("slot", [0, 255, 256, 271, 272])
-def test_fork_copies_nothing_below(any_kernel: Kernel, slot: int) -> None:
-    put_slot(any_kernel, any_kernel.init_mm, slot, ENTRY)
+def test_fork_copies_nothing_below(kernel: Kernel, slot: int) -> None:
+    put_slot(kernel, kernel.init_mm, slot, ENTRY)
 
-    task = any_kernel.fork("a")
+    task = kernel.fork("a")
 
-    assert slots(any_kernel, task.mm)[slot] == 0
-
-
-def test_a_later_change_of_init_mm_does_not_reach_a_fork(any_kernel: Kernel, where: Where) -> None:
-    task = any_kernel.fork("a")
-
-    put_slot(any_kernel, any_kernel.init_mm, where.slot, ENTRY)
-
-    assert slots(any_kernel, task.mm)[where.slot] == 0
+    assert slots(kernel, task.mm)[slot] == 0
 
 
-def test_a_later_fork_has_it(any_kernel: Kernel, where: Where) -> None:
-    put_slot(any_kernel, any_kernel.init_mm, where.slot, ENTRY)
+@pytest.mark.levels(4, 5)
+def test_a_later_change_of_init_mm_does_not_reach_a_fork(kernel: Kernel, where: Where) -> None:
+    task = kernel.fork("a")
 
-    task = any_kernel.fork("a")
+    put_slot(kernel, kernel.init_mm, where.slot, ENTRY)
 
-    assert slots(any_kernel, task.mm)[where.slot] == ENTRY
+    assert slots(kernel, task.mm)[where.slot] == 0
+
+
+@pytest.mark.levels(4, 5)
+def test_a_later_fork_has_it(kernel: Kernel, where: Where) -> None:
+    put_slot(kernel, kernel.init_mm, where.slot, ENTRY)
+
+    task = kernel.fork("a")
+
+    assert slots(kernel, task.mm)[where.slot] == ENTRY
 
 
 def test_init_mm_is_not_on_pgd_list(kernel: Kernel) -> None:
@@ -78,13 +82,14 @@ def test_pids_differ(kernel: Kernel) -> None:
     assert kernel.fork("a").pid != kernel.kthread("b").pid
 
 
-def test_a_stack_needs_no_sync_to_be_seen_by_all(any_kernel: Kernel) -> None:
-    early = any_kernel.fork("early")
-    late = any_kernel.fork("late")
+@pytest.mark.levels(4, 5)
+def test_a_stack_needs_no_sync_to_be_seen_by_all(kernel: Kernel) -> None:
+    early = kernel.fork("early")
+    late = kernel.fork("late")
 
-    stack = any_kernel.stack_of(late)
+    stack = kernel.stack_of(late)
 
-    assert any_kernel.walk(stack.top - 8, early.mm).pa == stack.pa_of(stack.top - 8)
+    assert kernel.walk(stack.top - 8, early.mm).pa == stack.pa_of(stack.top - 8)
 
 
 def test_below_a_stack_lies_a_guard(kernel: Kernel) -> None:

@@ -36,9 +36,9 @@ from kernel_model.sync import sync_global_pgds
     ],
 )
 def test_the_die_header_is_that_of_the_release(
-    make: Callable[..., Kernel], release: str, build: str | None, header: str
+    make_kernel: Callable[..., Kernel], release: str, build: str | None, header: str
 ) -> None:
-    lines = store(make(release, build=build), FOUR.boundary)
+    lines = store(make_kernel(release, build=build), FOUR.boundary)
 
     assert lines[4] == header
 
@@ -75,9 +75,9 @@ def test_the_die_header_is_that_of_the_release(
     ],
 )
 def test_the_cpu_line_is_that_of_the_release(
-    make: Callable[..., Kernel], release: str, build: str | None, before: str, after: str
+    make_kernel: Callable[..., Kernel], release: str, build: str | None, before: str, after: str
 ) -> None:
-    kernel = make(release, build=build)
+    kernel = make_kernel(release, build=build)
     task = kernel.fork("modprobe")
 
     lines = store(kernel, FOUR.boundary, task)
@@ -90,9 +90,9 @@ def test_the_cpu_line_is_that_of_the_release(
     [("6.8", []), ("6.13", ["Tainted: [D]=DIE, [W]=WARN"]), ("6.17", ["Tainted: [D]=DIE"])],
 )
 def test_the_taint_is_spelled_out_from_6_11_on(
-    make: Callable[..., Kernel], release: str, taint: list[str]
+    make_kernel: Callable[..., Kernel], release: str, taint: list[str]
 ) -> None:
-    kernel = make(release)
+    kernel = make_kernel(release)
     store(kernel, FOUR.boundary)
 
     assert lines_with("Tainted", store(kernel, FOUR.boundary)) == taint
@@ -101,9 +101,9 @@ def test_the_taint_is_spelled_out_from_6_11_on(
 @pytest.mark.parametrize("release", ["6.16", "rfc-v1", "6.17"])
 @pytest.mark.parametrize("build", ["6.8", "6.13-drm-tip"])
 def test_a_release_is_not_tainted_by_its_build(
-    make: Callable[..., Kernel], release: str, build: str
+    make_kernel: Callable[..., Kernel], release: str, build: str
 ) -> None:
-    kernel = make(release, build=build)
+    kernel = make_kernel(release, build=build)
 
     assert " Not tainted " in store(kernel, FOUR.boundary)[5]
     assert " Tainted: G      D             6.1" in store(kernel, FOUR.boundary)[5]
@@ -127,8 +127,10 @@ def test_the_second_oops_is_number_2_and_tainted_by_the_first(kernel: Kernel) ->
     assert " Tainted: G      D            6.8.0 #1" in lines[5]
 
 
-def test_two_taints_are_spelled_out_in_the_order_of_the_flags(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.13")
+def test_two_taints_are_spelled_out_in_the_order_of_the_flags(
+    make_kernel: Callable[..., Kernel],
+) -> None:
+    kernel = make_kernel("6.13")
     store(kernel, FOUR.boundary)
 
     lines = store(kernel, FOUR.boundary)
@@ -191,14 +193,14 @@ def test_the_flags_have_rf_and_if(kernel: Kernel) -> None:
     assert int(line.split("EFLAGS: ")[1], 16) & 0x10202 == 0x10202
 
 
-def test_cr3_is_the_tasks_and_cr4_has_la57_at_five_levels() -> None:
-    with boot(FIVE) as kernel:
-        task = kernel.fork("a")
+@pytest.mark.levels(5)
+def test_cr3_is_the_tasks_and_cr4_has_la57_at_five_levels(kernel: Kernel) -> None:
+    task = kernel.fork("a")
 
-        lines = store(kernel, FIVE.boundary, task)
+    lines = store(kernel, FIVE.boundary, task)
 
-        line = f"CR2: {FIVE.boundary + 0x34:016x} CR3: {task.mm.pgd:016x} CR4: 0000000000751ef0"
-        assert lines_with("CR2: ", lines)[0] == line
+    line = f"CR2: {FIVE.boundary + 0x34:016x} CR3: {task.mm.pgd:016x} CR4: 0000000000751ef0"
+    assert lines_with("CR2: ", lines)[0] == line
 
 
 def test_every_line_of_registers_has_its_width(kernel: Kernel) -> None:
@@ -261,9 +263,9 @@ def test_the_cr2_of_a_bug_is_that_of_the_last_page_fault(kernel: Kernel) -> None
 @pytest.mark.parametrize("page", [1 << 63, 1 << 47, 0xFFFF_7FFF_FFFF_FFC0])
 @pytest.mark.parametrize(("release", "prefix"), [("6.8", ""), ("6.17", "Oops: ")])
 def test_a_general_protection_fault_has_the_address_that_is_not_canonical(
-    make: Callable[..., Kernel], release: str, prefix: str, page: int
+    make_kernel: Callable[..., Kernel], release: str, prefix: str, page: int
 ) -> None:
-    lines = store(make(release), page)
+    lines = store(make_kernel(release), page)
 
     assert lines[0] == (
         f"{prefix}general protection fault, probably for non-canonical address "

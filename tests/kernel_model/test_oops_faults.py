@@ -1,5 +1,7 @@
 """An oops for each kind of fault: first lines, the page-table line, the Call Trace (facts 5)."""
 
+from collections.abc import Callable
+
 import pytest
 from support.kernel_facts import (
     FIVE,
@@ -10,7 +12,6 @@ from support.kernel_facts import (
     PF_RSVD,
     PF_W,
     Where,
-    boot,
     entries,
     populate_compound,
     put_slot,
@@ -48,14 +49,16 @@ def test_a_store_to_text_is_a_permissions_violation(kernel: Kernel) -> None:
     assert lines[4] == "Oops: 0003 [#1] SMP NOPTI"
 
 
-def test_a_store_to_a_users_page_is_a_permissions_violation(kernel: Kernel) -> None:
+def test_a_store_to_a_users_page_is_a_permissions_violation(
+    kernel: Kernel, expect_page_fault: Callable[..., PageFault]
+) -> None:
     task = kernel.fork("modprobe")
     paging, frame = kernel.paging(task.mm), kernel.frames.allocate()
     map_page(kernel.memory, kernel.frames, paging, VirtAddr(0x40_0000), frame, RW | US)
 
     stop = kernel.run(task, INIT, rdi=0x40_0000)
 
-    assert stop == PageFault(VirtAddr(0x40_0034), PF_P | PF_W, kernel.symbol(f"{INIT}+0x9"))
+    expect_page_fault(stop, at=0x40_0034, error="P W", symbol=f"{INIT}+0x9", level="pte")
     assert "- permissions violation" in kernel.oops(stop)
 
 
@@ -126,10 +129,9 @@ def test_a_call_into_user_space_is_stopped_by_smep(kernel: Kernel) -> None:
 # -- the page-table line
 
 
-@pytest.mark.parametrize(("where", "line"), [(FOUR, "PGD 0 P4D 0 "), (FIVE, "PGD 0 ")])
-def test_a_missing_top_entry(where: Where, line: str) -> None:
-    with boot(where) as kernel:
-        assert store(kernel, where.boundary)[3] == line
+@pytest.mark.parametrize(("levels", "line"), [(4, "PGD 0 P4D 0 "), (5, "PGD 0 ")])
+def test_a_missing_top_entry(kernel: Kernel, where: Where, line: str) -> None:
+    assert store(kernel, where.boundary)[3] == line
 
 
 def test_a_missing_pud_at_four_levels(kernel: Kernel) -> None:
@@ -141,24 +143,24 @@ def test_a_missing_pud_at_four_levels(kernel: Kernel) -> None:
     assert (store(kernel, addr)[3], pud) == (f"PGD {top:x} P4D {top:x} PUD 0 ", 0)
 
 
-def test_a_missing_p4d_at_five_levels() -> None:
-    with boot(FIVE) as kernel:
-        populate_compound(kernel, FIVE.pfn)
-        addr = FIVE.boundary + (512 << 30)
+@pytest.mark.levels(5)
+def test_a_missing_p4d_at_five_levels(kernel: Kernel) -> None:
+    populate_compound(kernel, FIVE.pfn)
+    addr = FIVE.boundary + (512 << 30)
 
-        top, p4d = entries(kernel, addr)
+    top, p4d = entries(kernel, addr)
 
-        assert (store(kernel, addr)[3], p4d) == (f"PGD {top:x} P4D 0 ", 0)
+    assert (store(kernel, addr)[3], p4d) == (f"PGD {top:x} P4D 0 ", 0)
 
 
-def test_a_missing_pmd_at_five_levels() -> None:
-    with boot(FIVE) as kernel:
-        populate_compound(kernel, FIVE.pfn)
-        addr = FIVE.boundary + 2 * MIB
+@pytest.mark.levels(5)
+def test_a_missing_pmd_at_five_levels(kernel: Kernel) -> None:
+    populate_compound(kernel, FIVE.pfn)
+    addr = FIVE.boundary + 2 * MIB
 
-        top, p4d, pud, pmd = entries(kernel, addr)
+    top, p4d, pud, pmd = entries(kernel, addr)
 
-        assert (store(kernel, addr)[3], pmd) == (f"PGD {top:x} P4D {p4d:x} PUD {pud:x} PMD 0 ", 0)
+    assert (store(kernel, addr)[3], pmd) == (f"PGD {top:x} P4D {p4d:x} PUD {pud:x} PMD 0 ", 0)
 
 
 def test_a_missing_pte_ends_the_line_without_a_blank(kernel: Kernel) -> None:

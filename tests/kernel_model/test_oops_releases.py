@@ -27,9 +27,9 @@ def death(kernel: Kernel) -> Death:
 # -- a page fault
 
 
-@pytest.mark.parametrize("release", PAGE_FAULT)
-def test_a_page_fault_is_worded_so(kernel: Kernel, death: Death, release: str) -> None:
-    assert text_of(kernel, death, release) == filled(kernel, PAGE_FAULT[release])
+@pytest.mark.parametrize("style", PAGE_FAULT)
+def test_a_page_fault_is_worded_so(kernel: Kernel, death: Death, style: str) -> None:
+    assert text_of(kernel, death, style) == filled(kernel, PAGE_FAULT[style])
 
 
 def starts(lines: list[str], among: tuple[str, ...]) -> list[str]:
@@ -38,11 +38,11 @@ def starts(lines: list[str], among: tuple[str, ...]) -> list[str]:
     return [start for start in found if start]
 
 
-@pytest.mark.parametrize("release", OLD)
+@pytest.mark.parametrize("style", OLD)
 def test_the_old_order_has_modules_first_and_code_last(
-    kernel: Kernel, death: Death, release: str
+    kernel: Kernel, death: Death, style: str
 ) -> None:
-    lines = text_of(kernel, death, release).splitlines()
+    lines = text_of(kernel, death, style).splitlines()
 
     order = (
         "BUG: ",
@@ -67,11 +67,11 @@ def test_the_old_order_has_modules_first_and_code_last(
     assert starts(lines, order) == list(order)
 
 
-@pytest.mark.parametrize("release", NEW)
+@pytest.mark.parametrize("style", NEW)
 def test_the_new_order_has_code_below_rip_and_modules_last(
-    kernel: Kernel, death: Death, release: str
+    kernel: Kernel, death: Death, style: str
 ) -> None:
-    lines = text_of(kernel, death, release).splitlines()
+    lines = text_of(kernel, death, style).splitlines()
 
     order = ("BUG: ", "#PF: s", "#PF: e", "PGD 0 P4D 0 ", "Oops: ", "CPU: ", "RIP: 0010:", "Code: ")
     order = (*order, "RSP: ", "RAX: ", "FS: ", "CS: ", "CR2: ffffe70000000034 CR3", "PKRU: ")
@@ -80,17 +80,17 @@ def test_the_new_order_has_code_below_rip_and_modules_last(
 
 
 @pytest.mark.parametrize(
-    ("release", "levels"),
+    ("style", "levels"),
     [(name, levels) for name, release in RELEASES.items() for levels in release.levels],
 )
-def test_every_release_has_a_text_at_each_of_its_depths(release: str, levels: int) -> None:
+def test_every_release_has_a_text_at_each_of_its_depths(style: str, levels: int) -> None:
     where: Where = {4: FOUR, 5: FIVE}[levels]
     with boot(where) as kernel:
         store(kernel, where.boundary)
         last = kernel.deaths.last
         assert last is not None
 
-        lines = text_of(kernel, last, release).splitlines()
+        lines = text_of(kernel, last, style).splitlines()
 
         assert f"{where.boundary + 0x34:016x}" in lines[0]
         assert lines_with("PGD 0 ", lines)
@@ -98,31 +98,31 @@ def test_every_release_has_a_text_at_each_of_its_depths(release: str, levels: in
 
 
 @pytest.mark.parametrize(
-    ("release", "line"),
+    ("style", "line"),
     [
         ("4.4", "BUG: unable to handle kernel NULL pointer dereference at 0000000000000034"),
         ("4.17", "BUG: unable to handle kernel NULL pointer dereference at 0000000000000034"),
         ("5.4", "BUG: kernel NULL pointer dereference, address: 0000000000000034"),
     ],
 )
-def test_the_first_page_is_a_null_pointer(kernel: Kernel, release: str, line: str) -> None:
+def test_the_first_page_is_a_null_pointer(kernel: Kernel, style: str, line: str) -> None:
     store(kernel, 0)
     last = kernel.deaths.last
     assert last is not None
 
-    assert text_of(kernel, last, release).splitlines()[0] == line
+    assert text_of(kernel, last, style).splitlines()[0] == line
 
 
-def called_null(kernel: Kernel, release: str) -> list[str]:
+def called_null(kernel: Kernel, style: str) -> list[str]:
     """The lines of a call of address 0."""
     kernel.run(kernel.fork("a"), "call_once", rax=0)
     last = kernel.deaths.last
     assert last is not None
-    return text_of(kernel, last, release).splitlines()
+    return text_of(kernel, last, style).splitlines()
 
 
 @pytest.mark.parametrize(
-    ("release", "lines"),
+    ("style", "lines"),
     [
         (
             "4.4",
@@ -159,24 +159,24 @@ def called_null(kernel: Kernel, release: str) -> list[str]:
     ],
 )
 def test_address_0_and_the_code_that_is_not_there(
-    kernel: Kernel, release: str, lines: list[str]
+    kernel: Kernel, style: str, lines: list[str]
 ) -> None:
-    assert set(lines) <= set(called_null(kernel, release))
+    assert set(lines) <= set(called_null(kernel, style))
 
 
-@pytest.mark.parametrize("release", ALL_RELEASES)
-def test_a_call_into_data_is_an_exploit_attempt(kernel: Kernel, release: str) -> None:
+@pytest.mark.parametrize("style", ALL_RELEASES)
+def test_a_call_into_data_is_an_exploit_attempt(kernel: Kernel, style: str) -> None:
     kernel.run(kernel.fork("a"), "call_once", rax=0xFFFF_FFFF_8200_0000)
     last = kernel.deaths.last
     assert last is not None
 
-    first = text_of(kernel, last, release).splitlines()[0]
+    first = text_of(kernel, last, style).splitlines()[0]
 
     assert first == "kernel tried to execute NX-protected page - exploit attempt? (uid: 0)"
 
 
 @pytest.mark.parametrize(
-    ("release", "lines"),
+    ("style", "lines"),
     [
         ("4.4", ["PGD c7f03a067 PUD 0 "]),
         ("4.12-rc", ["PGD c7f03a067 ", "P4D c7f03a067 ", "PUD 0 ", ""]),
@@ -185,17 +185,17 @@ def test_a_call_into_data_is_an_exploit_attempt(kernel: Kernel, release: str) ->
     ],
 )
 def test_the_entries_of_a_missing_pud(
-    kernel: Kernel, death: Death, release: str, lines: list[str]
+    kernel: Kernel, death: Death, style: str, lines: list[str]
 ) -> None:
     entries = (("pgd", 0xC_7F03_A067), ("p4d", 0xC_7F03_A067), ("pud", 0))
 
-    text = text_of(kernel, death._replace(entries=entries), release)
+    text = text_of(kernel, death._replace(entries=entries), style)
 
     assert "\n".join(("", *lines, "Oops: ")) in text
 
 
 @pytest.mark.parametrize(
-    ("release", "lines"),
+    ("style", "lines"),
     [
         ("4.4", ["PGD 1067 BAD"]),
         ("4.12-rc", ["PGD 1067 ", "P4D 1067 ", "BAD"]),
@@ -203,11 +203,11 @@ def test_the_entries_of_a_missing_pud(
     ],
 )
 def test_a_table_that_cannot_be_read(
-    kernel: Kernel, death: Death, release: str, lines: list[str]
+    kernel: Kernel, death: Death, style: str, lines: list[str]
 ) -> None:
     entries = (("pgd", 0x1067), ("p4d", 0x1067), ("pud", None))
 
-    text = text_of(kernel, death._replace(entries=entries), release)
+    text = text_of(kernel, death._replace(entries=entries), style)
 
     assert "\n".join(("", *lines, "Oops: ")) in text
 
@@ -236,7 +236,7 @@ def test_the_lines_of_4_4_are_those_of_the_mail(kernel: Kernel, death: Death) ->
 
 
 @pytest.mark.parametrize(
-    ("release", "header"),
+    ("style", "header"),
     [
         ("4.4", "Oops: 0002 [#1] PREEMPT SMP "),
         ("4.6", "Oops: 0002 [#1] PREEMPT SMP"),
@@ -245,17 +245,17 @@ def test_the_lines_of_4_4_are_those_of_the_mail(kernel: Kernel, death: Death) ->
     ],
 )
 def test_a_preemptible_build_says_so_in_the_header(
-    kernel: Kernel, death: Death, release: str, header: str
+    kernel: Kernel, death: Death, style: str, header: str
 ) -> None:
     build = replace(kernel.build, preempt="full")
 
-    text = compose(death, death, RELEASES[release], build, kernel.image)
+    text = compose(death, death, RELEASES[style], build, kernel.image)
 
     assert header in text.splitlines()
 
 
 @pytest.mark.parametrize(
-    ("release", "tainted", "end"),
+    ("style", "tainted", "end"),
     [
         ("4.4", "Tainted: G      D         4.4.0 #1", 1),
         ("4.17", "Tainted: G      D           4.17.0 #1", 1),
@@ -264,9 +264,9 @@ def test_a_preemptible_build_says_so_in_the_header(
     ],
 )
 def test_the_second_oops_has_another_number_at_its_end_and_a_taint(
-    kernel: Kernel, death: Death, release: str, tainted: str, end: int
+    kernel: Kernel, death: Death, style: str, tainted: str, end: int
 ) -> None:
-    text = text_of(kernel, death._replace(number=2), release)
+    text = text_of(kernel, death._replace(number=2), style)
 
     assert tainted in text
     assert f"---[ end trace {end:016x} ]---" in text

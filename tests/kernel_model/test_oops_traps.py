@@ -35,7 +35,7 @@ def since(text: str, start: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("release", "where", "header"),
+    ("style", "at", "header"),
     [
         ("4.4", "Kernel BUG at {rip:016x}", "invalid opcode: 0000 [#1] SMP "),
         ("4.6", "Kernel BUG at {rip:016x}", "invalid opcode: 0000 [#1] SMP"),
@@ -48,10 +48,10 @@ def since(text: str, start: str) -> list[str]:
         ("6.16", "kernel BUG at {name}", "Oops: invalid opcode: 0000 [#1] SMP NOPTI"),
     ],
 )
-def test_a_bug(kernel: Kernel, death: Death, release: str, where: str, header: str) -> None:
-    text = text_of(kernel, trap(death, UD), release)
+def test_a_bug(kernel: Kernel, death: Death, style: str, at: str, header: str) -> None:
+    text = text_of(kernel, trap(death, UD), style)
 
-    place = where.format(rip=death.registers.rip, name="__init_single_page+0x9/0x6d")
+    place = at.format(rip=death.registers.rip, name="__init_single_page+0x9/0x6d")
     lines = [
         "------------[ cut here ]------------",
         f"{place} [verbose debug info unavailable]",
@@ -61,7 +61,7 @@ def test_a_bug(kernel: Kernel, death: Death, release: str, where: str, header: s
 
 
 @pytest.mark.parametrize(
-    ("release", "end"),
+    ("style", "end"),
     [
         (
             "4.4",
@@ -81,9 +81,9 @@ def test_a_bug(kernel: Kernel, death: Death, release: str, where: str, header: s
     ],
 )
 def test_a_bug_ends_without_an_address(
-    kernel: Kernel, death: Death, release: str, end: list[str]
+    kernel: Kernel, death: Death, style: str, end: list[str]
 ) -> None:
-    text = text_of(kernel, trap(death, UD), release)
+    text = text_of(kernel, trap(death, UD), style)
 
     assert since(text, "Code: ") == [line.format(rip=death.registers.rip) for line in end]
 
@@ -92,7 +92,7 @@ def test_a_bug_ends_without_an_address(
 
 
 @pytest.mark.parametrize(
-    ("release", "header"),
+    ("style", "header"),
     [
         ("4.4", "general protection fault: 0000 [#1] SMP "),
         ("4.6", "general protection fault: 0000 [#1] SMP"),
@@ -111,38 +111,36 @@ def test_a_bug_ends_without_an_address(
         ),
     ],
 )
-def test_a_general_protection_fault(
-    kernel: Kernel, death: Death, release: str, header: str
-) -> None:
+def test_a_general_protection_fault(kernel: Kernel, death: Death, style: str, header: str) -> None:
     code = bytes(42) + bytes.fromhex("488b03").ljust(22, b"\x90")  # mov rax, [rbx]
     registers = death.registers._replace(rbx=0x8000_0000_0000_000B)
 
     dead = trap(death._replace(registers=registers, code=code), GP, 0)
 
-    assert text_of(kernel, dead, release).splitlines()[0] == header
+    assert text_of(kernel, dead, style).splitlines()[0] == header
 
 
 @pytest.mark.parametrize(
-    ("release", "header"),
+    ("style", "header"),
     [
         ("5.4", "general protection fault: 0018 [#1] SMP NOPTI"),
         ("5.6", "segment-related general protection fault: 0018 [#1] SMP NOPTI"),
     ],
 )
 def test_a_selector_in_the_error_code(
-    kernel: Kernel, death: Death, release: str, header: str
+    kernel: Kernel, death: Death, style: str, header: str
 ) -> None:
-    assert text_of(kernel, trap(death, GP, 0x18), release).splitlines()[0] == header
+    assert text_of(kernel, trap(death, GP, 0x18), style).splitlines()[0] == header
 
 
 # -- a double fault
 
 
-@pytest.mark.parametrize("release", HALTS)
+@pytest.mark.parametrize("style", HALTS)
 def test_a_double_fault_shows_the_registers_and_halts(
-    kernel: Kernel, death: Death, release: str
+    kernel: Kernel, death: Death, style: str
 ) -> None:
-    text = text_of(kernel, trap(death, DF, 0), release)
+    text = text_of(kernel, trap(death, DF, 0), style)
 
     assert until(text, "CPU: ") == ["PANIC: double fault, error_code: 0x0"]
     assert text.splitlines()[-1] == "Kernel panic - not syncing: Machine halted."
@@ -151,7 +149,7 @@ def test_a_double_fault_shows_the_registers_and_halts(
 
 
 @pytest.mark.parametrize(
-    ("release", "header", "end"),
+    ("style", "header", "end"),
     [
         ("5.6", "double fault: 0000 [#1] SMP NOPTI", "PKRU: 55555554"),
         (
@@ -167,9 +165,9 @@ def test_a_double_fault_shows_the_registers_and_halts(
     ],
 )
 def test_later_a_double_fault_is_an_oops(
-    kernel: Kernel, death: Death, release: str, header: str, end: str
+    kernel: Kernel, death: Death, style: str, header: str, end: str
 ) -> None:
-    text = text_of(kernel, trap(death, DF, 0), release)
+    text = text_of(kernel, trap(death, DF, 0), style)
 
     assert until(text, "CPU: ") == ["traps: PANIC: double fault, error_code: 0x0", header]
     assert text.splitlines()[-1] == end
@@ -186,7 +184,7 @@ NEW_GUARD = (
 
 
 @pytest.mark.parametrize(
-    ("release", "lines"),
+    ("style", "lines"),
     [
         ("4.12-rc", [OLD_GUARD, "kernel stack overflow (double-fault): 0000 [#1] SMP"]),
         ("4.17", [OLD_GUARD, "kernel stack overflow (double-fault): 0000 [#1] SMP NOPTI"]),
@@ -196,33 +194,33 @@ NEW_GUARD = (
     ],
 )
 def test_just_below_the_stack_it_is_the_guard_page(
-    kernel: Kernel, death: Death, release: str, lines: list[str]
+    kernel: Kernel, death: Death, style: str, lines: list[str]
 ) -> None:
-    text = text_of(kernel, trap(death._replace(cr2=GUARD), DF, 0), release)
+    text = text_of(kernel, trap(death._replace(cr2=GUARD), DF, 0), style)
 
     assert text.splitlines()[:2] == lines
     assert "---[ end trace" in text
     assert "Machine halted" not in text
 
 
-@pytest.mark.parametrize("release", ["4.4", "4.6"])
-def test_a_stack_in_the_direct_map_has_no_guard(kernel: Kernel, death: Death, release: str) -> None:
-    text = text_of(kernel, trap(death._replace(cr2=GUARD), DF, 0), release)
+@pytest.mark.parametrize("style", ["4.4", "4.6"])
+def test_a_stack_in_the_direct_map_has_no_guard(kernel: Kernel, death: Death, style: str) -> None:
+    text = text_of(kernel, trap(death._replace(cr2=GUARD), DF, 0), style)
 
     assert text.startswith("PANIC: double fault")
 
 
 @pytest.mark.parametrize("cr2", [BASE - 0x1001, BASE, BASE + 0x3F88])
-@pytest.mark.parametrize("release", ["4.14", "6.16"])
-def test_the_guard_is_one_page(kernel: Kernel, death: Death, release: str, cr2: int) -> None:
-    text = text_of(kernel, trap(death._replace(cr2=cr2), DF, 0), release)
+@pytest.mark.parametrize("style", ["4.14", "6.16"])
+def test_the_guard_is_one_page(kernel: Kernel, death: Death, style: str, cr2: int) -> None:
+    text = text_of(kernel, trap(death._replace(cr2=cr2), DF, 0), style)
 
     assert "PANIC: double fault" in text.splitlines()[0]
 
 
-@pytest.mark.parametrize("release", ALL_RELEASES)
-def test_cr2_is_what_the_double_fault_found(kernel: Kernel, death: Death, release: str) -> None:
-    text = text_of(kernel, trap(death._replace(cr2=BASE + 8), DF, 0), release)
+@pytest.mark.parametrize("style", ALL_RELEASES)
+def test_cr2_is_what_the_double_fault_found(kernel: Kernel, death: Death, style: str) -> None:
+    text = text_of(kernel, trap(death._replace(cr2=BASE + 8), DF, 0), style)
 
     assert "\nCR2: ffffc90000004008 CR3: " in text
 

@@ -1,6 +1,6 @@
 """The user's table: what is mirrored, what is cloned, and what is in neither (facts 1.2, 9, 10)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from support.kernel_facts import GIB, MIB, entries, put_slot, slots
@@ -18,11 +18,11 @@ TEXT, DATA = 0xFFFF_FFFF_8100_0000, 0xFFFF_FFFF_8200_0000
 NX, USER_ENTRY, SUPERVISOR_ENTRY = 1 << 63, 0x1234_5067, 0x1234_5063
 
 
-@pytest.fixture(params=DEPTHS, ids=["4-level", "5-level"])
-def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    """6.17 with page-table isolation."""
-    with Kernel("6.17", levels=request.param, pti=True) as booted:
-        yield booted
+pytestmark = [
+    pytest.mark.release("6.17"),
+    pytest.mark.levels(*DEPTHS),
+    pytest.mark.boot(pti=True),
+]
 
 
 def program(kernel: Kernel) -> Task:
@@ -83,8 +83,8 @@ def test_nothing_else_of_the_kernels_half_is_there(kernel: Kernel) -> None:
     assert have == {4: {508, 510, 511}, 5: {511}}[kernel.layout.levels]
 
 
-def test_a_new_slot_of_the_kernels_does_not_reach_it(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17", pti=True)
+def test_a_new_slot_of_the_kernels_does_not_reach_it(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.17", pti=True)
     task = kernel.fork("a")
     device = (512 * GIB, 128 * MIB, 2 * MIB)
 
@@ -118,8 +118,8 @@ def test_entries_of_the_user_half_are_mirrored_and_not_for_the_kernel_to_execute
     assert slots(kernel, task.mm.user)[slot] == users
 
 
-def test_without_isolation_there_is_nothing_to_mirror(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17")
+def test_without_isolation_there_is_nothing_to_mirror(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.17")
     task = kernel.fork("a")
 
     set_top(kernel, task.mm, 0, USER_ENTRY)
@@ -183,8 +183,10 @@ def test_a_program_and_its_tables_are_freed_with_its_task(kernel: Kernel) -> Non
 
 
 @pytest.mark.parametrize("pti", [False, True])
-def test_the_oops_says_whether_tables_are_isolated(make: Callable[..., Kernel], pti: bool) -> None:
-    kernel = make("6.17", pti=pti)
+def test_the_oops_says_whether_tables_are_isolated(
+    make_kernel: Callable[..., Kernel], pti: bool
+) -> None:
+    kernel = make_kernel("6.17", pti=pti)
     put_slot(kernel, kernel.init_mm, 272, 0)
 
     stop = kernel.run(kernel.fork("a"), "read_ldt", rdi=0xFFFF_8800_0000_0000, rsi=0)

@@ -48,8 +48,8 @@ def variable(kernel: Kernel) -> int:
 
 
 @pytest.mark.parametrize("release", FEW)
-def test_before_5_16_it_has_two_entries(make: Callable[..., Kernel], release: str) -> None:
-    kernel = make(release, firmware="bios")
+def test_before_5_16_it_has_two_entries(make_kernel: Callable[..., Kernel], release: str) -> None:
+    kernel = make_kernel(release, firmware="bios")
 
     table = slots(kernel, named(kernel, "trampoline_pgd"))
     ours = slots(kernel, kernel.init_mm)
@@ -59,9 +59,9 @@ def test_before_5_16_it_has_two_entries(make: Callable[..., Kernel], release: st
 
 @pytest.mark.parametrize("release", ALL)
 def test_since_then_it_has_all_slots_of_the_kernel(
-    make: Callable[..., Kernel], release: str
+    make_kernel: Callable[..., Kernel], release: str
 ) -> None:
-    kernel = make(release, firmware="bios")
+    kernel = make_kernel(release, firmware="bios")
 
     table = slots(kernel, named(kernel, "trampoline_pgd"))
     assert table[273:] == slots(kernel, kernel.init_mm)[273:]
@@ -113,9 +113,9 @@ def test_nor_is_the_direct_map(old: Kernel) -> None:
     ],
 )
 def test_with_handlers_there_is_no_stack_to_enter_one(
-    make: Callable[..., Kernel], place: Callable[[Kernel], int], label: str
+    make_kernel: Callable[..., Kernel], place: Callable[[Kernel], int], label: str
 ) -> None:
-    kernel = make("5.10", firmware="bios")
+    kernel = make_kernel("5.10", firmware="bios")
 
     stop = restart(kernel, place(kernel))
 

@@ -84,8 +84,8 @@ def test_modelled_functions_lie_on_the_tasks_stack(kernel: Kernel) -> None:
     ]
 
 
-def test_a_function_that_the_build_inlines_has_no_frame(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.13")
+def test_a_function_that_the_build_inlines_has_no_frame(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.13")
     task = kernel.fork("a")
     kernel.before["memmap_init_zone_device"] = lambda k: names.extend(f[0] for f in task.frames)
     names: list[str] = []
@@ -374,15 +374,16 @@ def test_the_history_tells_the_story_in_order(kernel: Kernel) -> None:
     ]
 
 
-def test_a_populated_slot_is_told_with_its_path(any_kernel: Kernel, where: Where) -> None:
-    any_kernel.run(any_kernel.kthread("k"), dax_bus_probe, *DEVICE)
+@pytest.mark.levels(4, 5)
+def test_a_populated_slot_is_told_with_its_path(kernel: Kernel, where: Where) -> None:
+    kernel.run(kernel.kthread("k"), dax_bus_probe, *DEVICE)
 
-    (event,) = [e for e in any_kernel.history[any_kernel.nr_boot_events :] if type(e) is Populated]
+    (event,) = [e for e in kernel.history[kernel.nr_boot_events :] if type(e) is Populated]
 
     assert (event.addr, event.slot) == (where.boundary, where.slot)
     assert event.path == "vmemmap_populate_compound_pages"
     assert event.name == {4: "p4d", 5: "pgd"}[where.levels]
-    assert event.entry == slots(any_kernel, any_kernel.init_mm)[where.slot]
+    assert event.entry == slots(kernel, kernel.init_mm)[where.slot]
 
 
 def test_what_boot_did_is_told_apart(kernel: Kernel) -> None:
@@ -421,8 +422,8 @@ def test_after_a_refused_run_the_kernel_runs_on(kernel: Kernel) -> None:
     assert isinstance(kernel.run(a, INIT, rdi=PAGE), Returned)
 
 
-def test_a_task_of_another_kernel_is_refused(make: Callable[..., Kernel]) -> None:
-    stranger = make("6.8").fork("stranger")
+def test_a_task_of_another_kernel_is_refused(make_kernel: Callable[..., Kernel]) -> None:
+    stranger = make_kernel("6.8").fork("stranger")
 
     with pytest.raises(ValueError, match="is no task of this kernel"):
-        make("6.8").run(stranger, INIT, rdi=PAGE)
+        make_kernel("6.8").run(stranger, INIT, rdi=PAGE)

@@ -100,8 +100,8 @@ def test_without_deduplication_the_last_tail_has_a_frame_of_its_own(struct_page:
         assert kernel.page(HEAD + 511).compound_head == kernel.layout.pfn_to_page(HEAD)
 
 
-def test_device_private_pages_start_free(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.17")
+def test_device_private_pages_start_free(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.17")
 
     kernel.run(kernel.fork("modprobe"), xe_device_probe, 64 * GIB, 128 * MIB)
 
@@ -113,9 +113,9 @@ def test_device_private_pages_start_free(make: Callable[..., Kernel]) -> None:
     ("release", "refcount"), [("6.8", 1), ("6.13", 1), ("6.16", 0), ("6.17", 0)]
 )
 def test_fs_dax_pages_start_free_in_later_releases(
-    make: Callable[..., Kernel], release: str, refcount: int
+    make_kernel: Callable[..., Kernel], release: str, refcount: int
 ) -> None:
-    kernel = make(release)
+    kernel = make_kernel(release)
 
     kernel.run(kernel.fork("ndctl"), devm_memremap_pages, DevPagemap(3, 64 * GIB, 128 * MIB))
 
@@ -124,9 +124,9 @@ def test_fs_dax_pages_start_free_in_later_releases(
 
 @pytest.mark.parametrize("struct_page", [64, 80, 96])
 def test_init_single_page_leaves_an_unused_page_on_no_list(
-    make: Callable[..., Kernel], struct_page: int
+    make_kernel: Callable[..., Kernel], struct_page: int
 ) -> None:
-    kernel = make(struct_page=struct_page)
+    kernel = make_kernel(struct_page=struct_page)
     page = 0xFFFF_EA00_0000_0000 + 100 * struct_page
     task = kernel.fork("a")
 
@@ -149,9 +149,9 @@ def test_init_single_page_leaves_an_unused_page_on_no_list(
 
 @pytest.mark.parametrize("struct_page", [64, 80, 96])
 def test_init_single_page_touches_no_neighbour(
-    make: Callable[..., Kernel], struct_page: int
+    make_kernel: Callable[..., Kernel], struct_page: int
 ) -> None:
-    kernel = make(struct_page=struct_page)
+    kernel = make_kernel(struct_page=struct_page)
     start = 0xFFFF_EA00_0000_0000
     before = kernel.read(start, 4096)
 

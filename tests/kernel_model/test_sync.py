@@ -47,13 +47,14 @@ def filled(kernel: Kernel, *among: int) -> list[int]:
     return [slot for slot in among if slots(kernel, kernel.tasks[0].mm)[slot]]
 
 
-def test_a_sync_copies_the_entry_into_every_table(any_kernel: Kernel, where: Where) -> None:
-    tasks = [any_kernel.fork("a"), any_kernel.fork("b")]
-    put_slot(any_kernel, any_kernel.init_mm, where.slot, ENTRY)
+@pytest.mark.levels(4, 5)
+def test_a_sync_copies_the_entry_into_every_table(kernel: Kernel, where: Where) -> None:
+    tasks = [kernel.fork("a"), kernel.fork("b")]
+    put_slot(kernel, kernel.init_mm, where.slot, ENTRY)
 
-    sync_global_pgds(any_kernel, where.boundary, where.boundary)
+    sync_global_pgds(kernel, where.boundary, where.boundary)
 
-    assert [slots(any_kernel, task.mm)[where.slot] for task in tasks] == [ENTRY, ENTRY]
+    assert [slots(kernel, task.mm)[where.slot] for task in tasks] == [ENTRY, ENTRY]
 
 
 @pytest.mark.parametrize(
@@ -78,13 +79,14 @@ def test_a_sync_covers_the_slots_from_start_to_end(
     assert filled(kernel, 462, 463, 464) == synced
 
 
-def test_a_sync_of_the_last_slot_does_not_wrap_around(any_kernel: Kernel) -> None:
-    any_kernel.fork("a")
-    fill(any_kernel, 0, 255, 256, 272)
+@pytest.mark.levels(4, 5)
+def test_a_sync_of_the_last_slot_does_not_wrap_around(kernel: Kernel) -> None:
+    kernel.fork("a")
+    fill(kernel, 0, 255, 256, 272)
 
-    sync_global_pgds(any_kernel, 0xFFFF_FF00_0000_0000, 0xFFFF_FFFF_FFFF_FFFF)
+    sync_global_pgds(kernel, 0xFFFF_FF00_0000_0000, 0xFFFF_FFFF_FFFF_FFFF)
 
-    assert filled(any_kernel, 0, 255, 256, 272) == []
+    assert filled(kernel, 0, 255, 256, 272) == []
 
 
 def test_a_sync_leaves_an_entry_alone_that_points_to_the_same_table(kernel: Kernel) -> None:
@@ -136,17 +138,18 @@ SYNCS = {
 }
 
 
+@pytest.mark.levels(4, 5)
 @pytest.mark.parametrize("name", SYNCS)
 def test_two_tables_under_one_slot_are_a_bug_at_its_ud2(
-    any_kernel: Kernel, where: Where, name: str
+    kernel: Kernel, where: Where, name: str
 ) -> None:
-    task = any_kernel.fork("a")
-    put_slot(any_kernel, any_kernel.init_mm, where.slot, ENTRY)
-    put_slot(any_kernel, task.mm, where.slot, OTHER)
+    task = kernel.fork("a")
+    put_slot(kernel, kernel.init_mm, where.slot, ENTRY)
+    put_slot(kernel, task.mm, where.slot, OTHER)
 
-    stop = any_kernel.run(task, SYNCS[name], where.boundary)
+    stop = kernel.run(task, SYNCS[name], where.boundary)
 
-    assert stop == Trap(6, None, rip=any_kernel.symbol(f"{name}_bug"))
+    assert stop == Trap(6, None, rip=kernel.symbol(f"{name}_bug"))
 
 
 def test_a_bug_replaces_nothing(kernel: Kernel) -> None:
@@ -188,9 +191,9 @@ def test_the_table_that_differs_need_not_be_the_running_one(kernel: Kernel) -> N
     ],
 )
 def test_a_sync_mask_is_there_in_5_8_and_in_the_merged_design(
-    make: Callable[..., Kernel], release: str, levels: int, mask: int
+    make_kernel: Callable[..., Kernel], release: str, levels: int, mask: int
 ) -> None:
-    assert arch_page_table_sync_mask(make(release, levels=levels)) == mask
+    assert arch_page_table_sync_mask(make_kernel(release, levels=levels)) == mask
 
 
 @pytest.mark.parametrize(
@@ -208,6 +211,7 @@ def test_populating_for_the_kernel_syncs_in_the_releases_that_do(
         assert filled(kernel, where.slot) == [where.slot] * (release in SYNCING)
 
 
+@pytest.mark.levels(4, 5)
 @pytest.mark.parametrize(
     ("release", "by"), [("rfc-v1", "arch_sync_kernel_pagetables"), ("6.17", "sync_global_pgds")]
 )
@@ -224,14 +228,14 @@ def test_each_design_syncs_the_new_slot_by_its_own_hook_and_once(
         assert syncs == [Synced(where.boundary, where.boundary, by, tables=1, filled=1)]
 
 
-@pytest.mark.parametrize("release", EXPLICIT)
-def test_before_the_fix_the_compound_path_syncs_nothing(release: str, where: Where) -> None:
-    with boot(where, release) as kernel:
-        before = len(kernel.history)
+@pytest.mark.levels(4, 5)
+@pytest.mark.release(*EXPLICIT)
+def test_before_the_fix_the_compound_path_syncs_nothing(kernel: Kernel, where: Where) -> None:
+    before = len(kernel.history)
 
-        populate_compound(kernel, where.pfn)
+    populate_compound(kernel, where.pfn)
 
-        assert not any(isinstance(event, Synced) for event in kernel.history[before:])
+    assert not any(isinstance(event, Synced) for event in kernel.history[before:])
 
 
 def test_the_merged_hook_is_sync_global_pgds(kernel: Kernel) -> None:
@@ -253,53 +257,52 @@ def test_the_hook_of_rfc_v1_takes_one_address(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("populate", [pgd_populate, pgd_populate_kernel])
-@pytest.mark.parametrize("release", SYNCING)
+@pytest.mark.release(*SYNCING)
 def test_with_a_folded_p4d_populating_a_pgd_does_nothing(
-    release: str, populate: Callable[..., None]
+    kernel: Kernel, populate: Callable[..., None]
 ) -> None:
-    with boot(FOUR, release) as kernel:
-        pgdp = kernel.pgtable.pgd_offset(kernel.init_mm.pgd, FOUR.boundary)
-        before = list(kernel.history)
+    pgdp = kernel.pgtable.pgd_offset(kernel.init_mm.pgd, FOUR.boundary)
+    before = list(kernel.history)
 
-        populate(kernel, FOUR.boundary, pgdp, kernel.frames.allocate(), "a test")
+    populate(kernel, FOUR.boundary, pgdp, kernel.frames.allocate(), "a test")
 
-        assert (kernel.pgtable.get(pgdp), kernel.history) == (0, before)
+    assert (kernel.pgtable.get(pgdp), kernel.history) == (0, before)
 
 
 @pytest.mark.parametrize("populate", [p4d_populate, p4d_populate_kernel])
-@pytest.mark.parametrize("release", SYNCING)
+@pytest.mark.levels(5)
+@pytest.mark.release(*SYNCING)
 def test_at_five_levels_populating_a_p4d_never_syncs(
-    release: str, populate: Callable[..., None]
+    kernel: Kernel, populate: Callable[..., None]
 ) -> None:
-    with boot(FIVE, release) as kernel:
-        p4d = kernel.frames.allocate()
-        before = list(kernel.history)
+    p4d = kernel.frames.allocate()
+    before = list(kernel.history)
 
-        populate(kernel, FIVE.boundary, p4d, kernel.frames.allocate(), "a test")
+    populate(kernel, FIVE.boundary, p4d, kernel.frames.allocate(), "a test")
 
-        assert kernel.pgtable.get(p4d) & 0xFFF == 0x67
-        assert kernel.history == before
-
-
-def test_at_five_levels_a_new_p4d_is_seen_by_all_without_a_sync() -> None:
-    with boot(FIVE) as kernel:
-        populate_compound(kernel, FIVE.pfn)
-        task = kernel.fork("a")
-        next_p4d = FIVE.pfn + (512 << 30) // 64
-
-        populate_compound(kernel, next_p4d)
-
-        page = kernel.layout.pfn_to_page(next_p4d)
-        assert kernel.walk(page, task.mm).pa == kernel.walk(page).pa
+    assert kernel.pgtable.get(p4d) & 0xFFF == 0x67
+    assert kernel.history == before
 
 
-@pytest.mark.parametrize("release", ["rfc-v1", "6.17"])
-def test_a_populate_that_meets_another_table_is_a_bug(release: str, where: Where) -> None:
-    with boot(where, release) as kernel:
-        task = kernel.fork("a")
-        put_slot(kernel, task.mm, where.slot, OTHER)
+@pytest.mark.levels(5)
+def test_at_five_levels_a_new_p4d_is_seen_by_all_without_a_sync(kernel: Kernel) -> None:
+    populate_compound(kernel, FIVE.pfn)
+    task = kernel.fork("a")
+    next_p4d = FIVE.pfn + (512 << 30) // 64
 
-        stop = kernel.run(task, partial(populate_compound, pfn=where.pfn))
+    populate_compound(kernel, next_p4d)
 
-        assert isinstance(stop, Trap)
-        assert stop.vector == 6
+    page = kernel.layout.pfn_to_page(next_p4d)
+    assert kernel.walk(page, task.mm).pa == kernel.walk(page).pa
+
+
+@pytest.mark.levels(4, 5)
+@pytest.mark.release("rfc-v1", "6.17")
+def test_a_populate_that_meets_another_table_is_a_bug(kernel: Kernel, where: Where) -> None:
+    task = kernel.fork("a")
+    put_slot(kernel, task.mm, where.slot, OTHER)
+
+    stop = kernel.run(task, partial(populate_compound, pfn=where.pfn))
+
+    assert isinstance(stop, Trap)
+    assert stop.vector == 6

@@ -29,14 +29,14 @@ def levels_of_pages(kernel: Kernel, start: int, end: int) -> list[int]:
     return found
 
 
-def test_the_first_area_is_taken_at_boot(make: Callable[..., Kernel]) -> None:
-    kernel = make("4.4")
+def test_the_first_area_is_taken_at_boot(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("4.4")
 
     assert next(iter(kernel.vmap_areas)).start == VMALLOC_START
 
 
-def test_an_ioremap_of_1_gib_is_aligned_to_that(make: Callable[..., Kernel]) -> None:
-    kernel = make("4.4", ram=MACHINE)
+def test_an_ioremap_of_1_gib_is_aligned_to_that(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("4.4", ram=MACHINE)
 
     assert memremap(kernel, DEVICE[0], GIB) == VMALLOC_START + GIB
 
@@ -52,9 +52,9 @@ def test_an_ioremap_of_1_gib_is_aligned_to_that(make: Callable[..., Kernel]) -> 
     ],
 )
 def test_an_ioremap_takes_the_largest_pages_that_fit(
-    make: Callable[..., Kernel], offset: int, size: int, levels: list[int]
+    make_kernel: Callable[..., Kernel], offset: int, size: int, levels: list[int]
 ) -> None:
-    kernel = make("4.4", ram=MACHINE)
+    kernel = make_kernel("4.4", ram=MACHINE)
 
     start = memremap(kernel, DEVICE[0] + offset, size)
 
@@ -62,8 +62,8 @@ def test_an_ioremap_takes_the_largest_pages_that_fit(
     assert kernel.walk(start + size - 1).pa == DEVICE[0] + offset + size - 1
 
 
-def test_behind_each_area_lies_a_guard(make: Callable[..., Kernel]) -> None:
-    kernel = make("5.10")
+def test_behind_each_area_lies_a_guard(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("5.10")
 
     start = vmalloc(kernel, 8192)
 
@@ -72,8 +72,8 @@ def test_behind_each_area_lies_a_guard(make: Callable[..., Kernel]) -> None:
     assert vmalloc(kernel, 4096) == start + 3 * 4096
 
 
-def test_a_vfree_gives_addresses_and_frames_back(make: Callable[..., Kernel]) -> None:
-    kernel = make("5.10")
+def test_a_vfree_gives_addresses_and_frames_back(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("5.10")
     start = vmalloc(kernel, 4096)
     free = kernel.frames.nr_free
     area = kernel.vmap_areas.find(start)
@@ -91,9 +91,9 @@ def test_a_vfree_gives_addresses_and_frames_back(make: Callable[..., Kernel]) ->
     [("4.4", False), ("5.6", False), ("5.8", True), ("5.9-mw", False), ("5.10", True)],
 )
 def test_a_new_slot_reaches_a_task_at_once_in_the_releases_that_see_to_it(
-    make: Callable[..., Kernel], release: str, has_it: bool
+    make_kernel: Callable[..., Kernel], release: str, has_it: bool
 ) -> None:
-    kernel = make(release)
+    kernel = make_kernel(release)
     task = kernel.fork("early")
     fill_first_slot(kernel)
 
@@ -105,9 +105,9 @@ def test_a_new_slot_reaches_a_task_at_once_in_the_releases_that_see_to_it(
 
 @pytest.mark.parametrize("levels", [4, 5])
 def test_from_5_10_on_no_slot_of_the_area_is_ever_new(
-    make: Callable[..., Kernel], levels: int
+    make_kernel: Callable[..., Kernel], levels: int
 ) -> None:
-    kernel = make("5.10", levels=levels)
+    kernel = make_kernel("5.10", levels=levels)
     layout = kernel.layout
 
     first, last = layout.pgd_index(layout.vmalloc_base), layout.pgd_index(layout.vmalloc_end - 1)
@@ -116,15 +116,15 @@ def test_from_5_10_on_no_slot_of_the_area_is_ever_new(
 
 @pytest.mark.parametrize(("ivt", "filled"), [(True, 1), (False, 64)])
 def test_what_lies_in_page_0_decides_whether_the_merge_window_fills_them(
-    make: Callable[..., Kernel], ivt: bool, filled: int
+    make_kernel: Callable[..., Kernel], ivt: bool, filled: int
 ) -> None:
-    kernel = make("5.9-mw", ivt=ivt)
+    kernel = make_kernel("5.9-mw", ivt=ivt)
 
     assert sum(map(bool, slots(kernel, kernel.init_mm)[402:466])) == filled
 
 
-def test_syncing_the_whole_area_fills_every_table(make: Callable[..., Kernel]) -> None:
-    kernel = make("5.6")
+def test_syncing_the_whole_area_fills_every_table(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("5.6")
     tasks = [kernel.fork("a"), kernel.fork("b")]
     fill_first_slot(kernel)
     vmalloc(kernel, 4096)
@@ -136,9 +136,9 @@ def test_syncing_the_whole_area_fills_every_table(make: Callable[..., Kernel]) -
 
 @pytest.mark.parametrize(("release", "synced"), [("4.17", False), ("5.4", True), ("5.6", False)])
 def test_an_exit_syncs_the_area_by_chance_in_5_4_alone(
-    make: Callable[..., Kernel], release: str, synced: bool
+    make_kernel: Callable[..., Kernel], release: str, synced: bool
 ) -> None:
-    kernel = make(release)
+    kernel = make_kernel(release)
     task, other = kernel.fork("a"), kernel.fork("b")
     kernel.stack_of(other)
     fill_first_slot(kernel)

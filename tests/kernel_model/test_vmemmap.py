@@ -30,10 +30,8 @@ FLAGS = 0xFFF0_0000_0000_0FFF
 RAM_PFN = 1 * GIB >> 12  # RAM that stands in for a device's own
 
 
-@pytest.fixture
-def kernel(make: Callable[..., Kernel]) -> Kernel:
-    """6.17 without KASLR: every path syncs."""
-    return make("6.17")
+# Every path syncs, and there is no KASLR.
+pytestmark = [pytest.mark.release("6.17"), pytest.mark.boot(vmemmap_base=None)]
 
 
 def test_a_whole_section_gets_one_two_mib_block(kernel: Kernel) -> None:
@@ -192,9 +190,9 @@ def test_a_device_smaller_than_a_section_is_deduplicated_too(kernel: Kernel) -> 
     ],
 )
 def test_only_compounds_of_power_of_two_struct_pages_are_deduplicated(
-    make: Callable[..., Kernel], struct_page: int, shift: int, optimized: bool
+    make_kernel: Callable[..., Kernel], struct_page: int, shift: int, optimized: bool
 ) -> None:
-    kernel = make(struct_page=struct_page)
+    kernel = make_kernel(struct_page=struct_page)
 
     assert vmemmap_can_optimize(kernel, None, compound(64 * GIB, GIB, shift)) is optimized
 

@@ -6,7 +6,7 @@
 from collections.abc import Callable
 
 import pytest
-from support.kernel_facts import PF_W, SECTION, VRAM_PFN, frames
+from support.kernel_facts import SECTION, VRAM_PFN, frames
 
 from emu import PageFault, Returned
 from kernel_model import Kernel
@@ -28,10 +28,8 @@ def unused_pmd_start(kernel: Kernel) -> int:
     return int.from_bytes(kernel.read(kernel.symbol("unused_pmd_start"), 8), "little")
 
 
-@pytest.fixture
-def kernel(make: Callable[..., Kernel]) -> Kernel:
-    """6.17 with struct pages of 80 bytes: the marks do not fault."""
-    return make("6.17", struct_page=80)
+# The marks that are written into struct pages of 80 bytes do not fault.
+pytestmark = [pytest.mark.release("6.17"), pytest.mark.boot(struct_page=80)]
 
 
 def test_a_section_takes_one_block_and_a_part_of_the_next(kernel: Kernel) -> None:
@@ -122,20 +120,24 @@ def test_a_block_is_unused_when_the_last_of_its_parts_is_given_back(kernel: Kern
     ],
 )
 def test_before_the_fix_the_first_mark_faults(
-    make: Callable[..., Kernel], struct_page: int, number: int, address: int
+    make_kernel: Callable[..., Kernel],
+    struct_page: int,
+    number: int,
+    address: int,
+    expect_page_fault: Callable[..., PageFault],
 ) -> None:
-    kernel = make("6.13", struct_page=struct_page)
+    kernel = make_kernel("6.13", struct_page=struct_page)
     task = kernel.fork("modprobe")
 
     stop = kernel.run(task, section, number)
 
-    assert stop == PageFault(address, PF_W, rip=kernel.symbol("vmemmap_set_pmd+0xff"))  # type: ignore[arg-type]
+    expect_page_fault(stop, at=address, error="W", symbol="vmemmap_set_pmd+0xff")
 
 
 def test_struct_pages_of_64_bytes_fill_whole_blocks_and_need_no_mark(
-    make: Callable[..., Kernel],
+    make_kernel: Callable[..., Kernel],
 ) -> None:
-    kernel = make("6.13")
+    kernel = make_kernel("6.13")
     task = kernel.fork("modprobe")
 
     stop = kernel.run(task, section, 0)
@@ -143,8 +145,8 @@ def test_struct_pages_of_64_bytes_fill_whole_blocks_and_need_no_mark(
     assert (stop, unused_pmd_start(kernel)) == (Returned(), 0)
 
 
-def test_init_mm_marks_without_a_fault(make: Callable[..., Kernel]) -> None:
-    kernel = make("6.13", struct_page=80)
+def test_init_mm_marks_without_a_fault(make_kernel: Callable[..., Kernel]) -> None:
+    kernel = make_kernel("6.13", struct_page=80)
     thread = kernel.kthread("kworker/0:1")
 
     assert kernel.run(thread, section, 0) == Returned()

@@ -49,6 +49,10 @@ class TestNearness:
     def test_the_test_s_own_come_first(self, kernel):
         assert (kernel.release.name, kernel.layout.levels) == ("6.17", 4)
 
+    @pytest.mark.parametrize("levels", [4, 5])
+    def test_and_so_do_the_parameters(self, kernel, levels):
+        assert (kernel.release.name, kernel.layout.levels) == ("6.17", levels)
+
 
 IDS = """
     import pytest
