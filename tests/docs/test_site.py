@@ -14,6 +14,7 @@ from support.pages import ROOT
 import asm
 import emu
 import kernel_model
+from kernel_model.scenarios import SCENARIOS
 from pagewalk.cli import COMMANDS
 
 DOCS = ROOT / "docs"
@@ -94,6 +95,20 @@ def test_every_command_is_in_the_reference(site, command):
 
     assert f'<h2 id="{command}">' in page
     assert f"pagewalk {command} [-h]" in page
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_scenario_is_in_the_reference(site, scenario):
+    page = (site / "reference" / "scenarios" / "index.html").read_text(encoding="utf-8")
+
+    assert f'<h2 id="{scenario}">' in page
+
+
+@pytest.mark.parametrize("package", ["emu", "asm", "kernel_model", "pytest"])
+def test_no_name_with_underscores_is_taken_for_emphasis(site, package):
+    page = (site / "reference" / package / "index.html").read_text(encoding="utf-8")
+
+    assert re.findall("<(?:em|strong)>.*", page) == []
 
 
 def test_the_readers_order_is_that_of_readme(site):
