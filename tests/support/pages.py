@@ -95,10 +95,12 @@ def json_documents(text: str) -> Iterator[object]:
 
 
 def is_part(shown: object, whole: object) -> bool:
-    """Tell whether JSON is what is shown of it: some of the keys, … for any value."""
+    """Tell whether JSON is what is shown of it: some of the keys; … is any value, or any more."""
     if isinstance(shown, dict) and isinstance(whole, dict):
         return all(key in whole and is_part(each, whole[key]) for key, each in shown.items())
     if isinstance(shown, list) and isinstance(whole, list):
+        if shown[-1:] == ["…"]:
+            shown, whole = shown[:-1], whole[: len(shown) - 1]
         return len(shown) == len(whole) and all(map(is_part, shown, whole))
     return shown in (whole, "…")
 
