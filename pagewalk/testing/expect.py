@@ -54,7 +54,8 @@ class ExpectPageFault:
         from pagewalk.testing.report import difference_lines, failure_lines
 
         if isinstance(stop, PageFault):
-            differences = list(difference_lines(stop, expected))
+            report = failure_lines(self._watching, stop, difference_lines(stop, expected))
         else:
-            differences = [f"  expected a page fault{'' if at is None else f' at {at:#x}'}"]
-        raise AssertionError("\n".join(failure_lines(self._watching, stop, differences)))
+            missing = f"  expected a page fault{'' if at is None else f' at {at:#x}'}"
+            report = failure_lines(self._watching, stop, [missing], missed=at)
+        raise AssertionError("\n".join(report))

@@ -26,7 +26,7 @@ from emu import (
     unmap_page,
     write_virtual,
 )
-from emu.paging import FRAME_SIZE, page_size
+from emu.paging import FRAME_SIZE, XD, page_size
 from emu.walk import Walk, walk
 from pagewalk import placing
 
@@ -67,18 +67,19 @@ class GuestMachine:
     """
 
     def __init__(self, *, levels: int = 4, **features: bool) -> None:
-        self._machine: Final = Machine(
+        self.machine: Final[Machine] = Machine(
             ram=RAM,
             paging=Paging.long_mode(_CODE[0] - FRAME_SIZE, levels=levels, **features),
             code=[_CODE],
             frames=(RAM // 2, _CODE[0] - FRAME_SIZE),
         )
-        self.cpu: Final[Cpu] = self._machine.cpu
-        self.memory: Final[PhysMemory] = self._machine.memory
-        self.frames: Final[Frames] = self._machine.frames
+        self.cpu: Final[Cpu] = self.machine.cpu
+        self.memory: Final[PhysMemory] = self.machine.memory
+        self.frames: Final[Frames] = self.machine.frames
         self.last_stop: Stop | None = None
         """How the last run ended."""
         self._levels: Final = levels
+        self._nxe: Final = features.get("nxe", True)
         self._code: Final = Frames(self.memory, *_CODE)
         self._sides: Final = {
             False: _Side(placing.SUPERVISOR, "", placing.SUPERVISOR.text, {}),
@@ -157,7 +158,7 @@ class GuestMachine:
         if pa is None:
             pa = self.frames.allocate_block(page_size(level))
             self.memory.zero(PhysAddr(pa), page_size(level))
-        flags = placing.leaf_flags(rights)
+        flags = self._leaf_flags(rights)
         to = VirtAddr(va), PhysAddr(pa)
         map_page(self.memory, self.frames, self.paging, *to, flags, level=level)
         return PhysAddr(pa)
@@ -208,7 +209,7 @@ class GuestMachine:
 
     def close(self) -> None:
         """Free the machine."""
-        self._machine.close()
+        self.machine.close()
 
     def __repr__(self) -> str:
         return f"<GuestMachine of {self._levels} levels>"
@@ -226,12 +227,16 @@ class GuestMachine:
     def _put(self, part: placing.Part) -> None:
         """Map whole pages, and fill them."""
         frames = self._code if "x" in part.rights else self.frames
-        flags, paging = placing.leaf_flags(part.rights), self.paging
+        flags, paging = self._leaf_flags(part.rights), self.paging
         for offset in range(0, part.size, FRAME_SIZE):
             pa = frames.allocate()
             va = VirtAddr(part.va + offset)
             map_page(self.memory, self.frames, paging, va, pa, flags)
             self.memory.write(pa, part.data[offset : offset + FRAME_SIZE])
+
+    def _leaf_flags(self, rights: str) -> int:
+        """Return a leaf's flags; where XD is reserved, all pages are executable."""
+        return placing.leaf_flags(rights) & (-1 if self._nxe else ~XD)
 
     def _with_symbol(self, stop: Stop) -> Stop:
         if isinstance(stop, PageFault):

@@ -35,15 +35,23 @@ def comparison_lines(watching: Watching, left: Stop, right: Stop) -> Iterator[st
         expected = Expectation.same_as(wanted, symbol)
         yield from failure_lines(watching, found, difference_lines(found, expected))
     else:
-        yield from failure_lines(watching, found, [f"  expected {wanted}"])
+        at = wanted.address if isinstance(wanted, PageFault) else None
+        yield from failure_lines(watching, found, [f"  expected {wanted}"], at)
 
 
-def failure_lines(watching: Watching, stop: Stop, differences: Iterable[str]) -> Iterator[str]:
-    """Say how a run ended, in what that is not as expected, and how it came to that."""
+def failure_lines(
+    watching: Watching, stop: Stop, differences: Iterable[str], missed: int | None = None
+) -> Iterator[str]:
+    """Say how a run ended, in what that is not as expected, and how it came to that.
+
+    `missed` is the address of a page fault that did not come.
+    """
     watched = whose(watching, stop)
     yield str(stop)
     yield from differences
     yield from walk_lines(stop, watched)
+    if missed is not None and watched is not None and not watched.is_closed:
+        yield from _one_walk(watched.walk(missed))
     if watched is not None and watched.subject.last_stop is stop:
         last = list(instruction_lines(watched))[-_FEW:]
         if last:
@@ -61,9 +69,7 @@ def walk_lines(stop: Stop, watched: Watched | None) -> Iterator[str]:
     """Show the walk of a stop that has one, which rule refused, and where init_mm's differs."""
     if not isinstance(stop, (PageFault, OutsideRam)) or stop.walk is None:
         return
-    yield f"The walk for {stop.walk.va:016x}"
-    for line in render.walk_lines(stop.walk, paging_of(stop.walk, getattr(stop, "reason", ""))):
-        yield "  " + line
+    yield from _one_walk(stop.walk, getattr(stop, "reason", ""))
     if isinstance(stop, PageFault):
         if why := refusal_text(stop):
             yield "  " + why
@@ -81,7 +87,7 @@ def sections(watching: Watching) -> Iterator[tuple[str, str]]:
     """Yield, for each machine and kernel that has run something, titles and texts of sections."""
     for watched in watching:
         stop = watched.subject.last_stop
-        if stop is None:
+        if stop is None or watched.is_closed:
             continue
         walk = _walk_section(stop, watched)
         if walk:
@@ -94,15 +100,19 @@ def sections(watching: Watching) -> Iterator[tuple[str, str]]:
 def text_of(what: Walk | Stop) -> Iterator[str]:
     """Show a walk, or a stop with its walk, by itself."""
     if isinstance(what, Walk):
-        yield f"The walk for {what.va:016x}"
-        for line in render.walk_lines(what, paging_of(what)):
-            yield "  " + line
+        yield from _one_walk(what)
     else:
         yield str(what)
         yield from walk_lines(what, None)
 
 
-def paging_of(walk: Walk, reason: str = "") -> Paging:
+def _one_walk(walk: Walk, reason: str = "") -> Iterator[str]:
+    yield f"The walk for {walk.va:016x}"
+    for line in render.walk_lines(walk, _paging_of(walk, reason)):
+        yield "  " + line
+
+
+def _paging_of(walk: Walk, reason: str) -> Paging:
     """Return the paging that a walk was made under, as far as the walk says: root and levels.
 
     `reason` is the rule that refused its access: it tells whether XD was reserved.
@@ -116,7 +126,7 @@ def paging_of(walk: Walk, reason: str = "") -> Paging:
 def _against_init_mm(fault: PageFault, walk: Walk, watched: Watched | None) -> Iterator[str]:
     from pagewalk.testing.kernel import WatchedKernel
 
-    kernel = watched.subject if watched else None
+    kernel = watched.subject if watched and not watched.is_closed else None
     if not isinstance(kernel, WatchedKernel) or fault.cr3 == kernel.init_mm.pgd:
         return
     table = kernel.table_of(fault)

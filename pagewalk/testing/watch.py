@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from emu import PageFault, Stop, Trap
+from emu import Cpu, Machine, PageFault, Stop, Trap, VirtAddr
+from emu.walk import Walk, walk
 
 if TYPE_CHECKING:
     from emu.events import Event
@@ -21,6 +22,14 @@ class Subject(Protocol):
     """What can be watched: a GuestMachine, a WatchedKernel."""
 
     last_stop: Stop | None
+
+    @property
+    def machine(self) -> Machine:
+        """What it runs on."""
+
+    @property
+    def cpu(self) -> Cpu:
+        """The CPU that ran last."""
 
     def symbol(self, text: str) -> int:
         """Return the address that a symbol names."""
@@ -35,6 +44,16 @@ class Watched(NamedTuple):
     name: str
     subject: Subject
     recorder: "Recorder | MachineRecorder | None"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the test has freed it itself: then there are no tables to look at."""
+        return not self.subject.machine.cpus
+
+    def walk(self, va: int) -> Walk:
+        """Walk `va` as the CPU that ran last would now."""
+        memory = self.subject.machine.memory
+        return walk(memory.read_u64, self.subject.cpu.paging, VirtAddr(va))
 
     def events(self) -> "list[Event]":
         """Return the last events that were recorded, the oldest first."""

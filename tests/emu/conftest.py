@@ -1,12 +1,10 @@
-"""Guests for the tests of the machine; a comparison that fails shows the walk."""
+"""Guests with a layout of their own; where it does not matter there is the plugin's `machine`."""
 
 from collections.abc import Iterator
 
 import pytest
 from support.guest import Guest
 from support.tables import Tables
-
-from emu import OutsideRam, PageFault
 
 
 @pytest.fixture
@@ -31,16 +29,3 @@ def tables(request: pytest.FixtureRequest) -> Iterator[Tables]:
     built = Tables(request.param)
     with built.machine:
         yield built
-
-
-def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
-    """Print what each side says, and the walk of the one that has it."""
-    if op != "==" or not isinstance(left, (PageFault, OutsideRam)):
-        return None
-    steps = left.walk.steps if left.walk else ()
-    verdict = left.walk.verdict if left.walk else "no walk"
-    return [
-        f"{left} == {right}",
-        *(f"  {step!r}" for step in steps),
-        f"  -> {verdict}",
-    ]

@@ -156,7 +156,10 @@ def test_a_run_that_returned_is_no_fault(machine, assemble, expect_page_fault):
 
     lines = refused(expect_page_fault, stop, at=0x1000)
 
-    assert lines[:2] == ["returned 0x7", "  expected a page fault at 0x1000"]
+    assert lines[:3] == [
+        *("returned 0x7", "  expected a page fault at 0x1000", "The walk for 0000000000001000")
+    ]
+    assert lines[7].startswith("    PTE   pte     [  1]")
     assert lines[-1].endswith("ret")
 
 

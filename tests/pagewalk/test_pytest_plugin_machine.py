@@ -193,6 +193,14 @@ def test_without_wp_the_supervisor_writes_what_is_read_only(machine, assemble):
     assert machine.run(assemble(STORE), "store", rdi=0x1000) == Returned()
 
 
+@pytest.mark.cpu_features("nonxe")
+def test_without_nxe_every_page_is_executable(machine, assemble):
+    machine.map(0x1000)
+    machine.write(0x1000, b"\xc3")
+
+    assert machine.run(assemble("f: jmp rdi"), "f", rdi=0x1000) == Returned()
+
+
 def test_a_source_is_assembled_once(assemble):
     assert assemble("nop; nop; ret") is assemble("nop; nop; ret")
 

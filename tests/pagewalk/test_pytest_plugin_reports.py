@@ -285,3 +285,22 @@ def test_comparisons_of_other_things_are_left_alone(pytester):
 
     result.stdout.fnmatch_lines(["E       assert [[]1] == [[]2]"])
     assert "#PF" not in result.stdout.str()
+
+
+def test_a_machine_that_the_test_has_freed_itself_is_told_without_its_tables(pytester):
+    result = run_tests(
+        pytester,
+        KERNEL
+        + """
+    def test_it(machine, assemble, kernel, expect_page_fault):
+        stop = kernel.run(kernel.fork("a"), INIT, rdi=0xFFFF_E700_0000_0000)
+        machine.run(assemble("f: ret"), "f")
+        kernel.close()
+        machine.close()
+
+        expect_page_fault(stop, at=0)
+    """,
+    )
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E         address     expected 0x0000000000000000"])
