@@ -92,7 +92,7 @@ def draw_walk(walk: Walk, root: int, path: Path) -> None:
         drawing.text(left + 6, y + 36.5, ENTRY_NAME[level], "small head")
         linux = linux_name(level, walk.steps[0].level)
         drawing.text(left + 54, y + 36.5, linux, "small faint")
-        drawing.text(left + 84, y + 36.5, f"[{nr}]", "small code")
+        drawing.text(left + 90, y + 36.5, f"[{nr}]", "small code")
         drawing.text(left + width - 6, y + 36.5, f"{entry:#x}", "small code", "end")
         drawing.text(left, y + 58, flags_text(entry, level), "small faint")
         drawing.arrow((left + 14, y + 66), (left + 14, y + 106), (left + step - 2, y + 106),
