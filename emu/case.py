@@ -6,7 +6,7 @@ put before a CPU (`probe`). Imports no engine. SDM vocabulary.
 
 from typing import Final, NamedTuple, get_args
 
-from emu.fault import GP, PF, VECTOR_NAME, EngineError
+from emu.fault import GP, PF, VECTOR_NAME, EngineError, error_code_html
 from emu.paging import U64, A, PhysAddr, VirtAddr
 from emu.rights import Kind, Refusal
 from emu.walk import Walk
@@ -59,6 +59,16 @@ class Verdict(NamedTuple):
         after = " ".join(f"{entry:#x}" for entry in self.entries_after)
         what = _exception_text(self.vector, self.error_code, self.cr2)
         return f"Verdict({what}, {self.rule!r}, after {after})"
+
+    def _repr_html_(self) -> str:
+        from emu import markup
+
+        what = _exception_text(self.vector, self.error_code, self.cr2)
+        sentence = markup.sentence(f"{what}: {self.rule}" if self.rule else what)
+        code = error_code_html(self.error_code or 0) if self.vector == PF else ""
+        rows = [(f"{n}", f"{entry:#x}") for n, entry in enumerate(self.entries_after)]
+        caption = "the entries after the access, the root's first"
+        return sentence + code + markup.table(caption, ("entry", "value"), rows)
 
 
 class Seen(NamedTuple):

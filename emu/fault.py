@@ -159,14 +159,9 @@ class PageFault(NamedTuple):
         """Return its sentence, the walk, the error code bit by bit, and the registers."""
         from emu import markup
 
-        code = self.error_code
-        bits = [
-            (name, "1", if_set) if code & bit else (name, "0", if_clear)
-            for name, (bit, if_clear, if_set) in ERROR_BITS.items()
-        ]
-        meaning = markup.table(f"error code {code:#x}", ("bit", "value", "meaning"), bits)
         walk = self.walk.html() if self.walk else ""
-        return markup.sentence(str(self)) + walk + meaning + _html(self.registers)
+        code = error_code_html(self.error_code)
+        return markup.sentence(str(self)) + walk + code + _html(self.registers)
 
     def _repr_html_(self) -> str:
         return self.html()
@@ -323,3 +318,14 @@ def _html(registers: Registers | None) -> str:
     from emu import markup
 
     return markup.unfolds("registers", registers.html()) if registers else ""
+
+
+def error_code_html(code: int) -> str:
+    """Return a #PF error code bit by bit, as HTML."""
+    from emu import markup
+
+    bits = [
+        (name, "1", if_set) if code & bit else (name, "0", if_clear)
+        for name, (bit, if_clear, if_set) in ERROR_BITS.items()
+    ]
+    return markup.table(f"error code {code:#x}", ("bit", "value", "meaning"), bits)

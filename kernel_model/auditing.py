@@ -125,6 +125,11 @@ class Why:
     reference: Reading
     others: tuple[Reading, ...]
 
+    def _repr_html_(self) -> str:
+        from kernel_model.why_html import why_html
+
+        return why_html(self)
+
 
 def tables(kernel: "Kernel") -> Iterator[Table]:
     """Yield every top table beside init_mm's: those on pgd_list, by age, then the others."""

@@ -91,11 +91,12 @@ def _families(**_: Any) -> Iterable[str]:
     return families(5)
 
 
-def _scenarios_and_traces(prefix: str, **_: Any) -> Iterable[str]:
-    return [*_scenarios(), *_traces(prefix)]
+def _runs(prefix: str, **_: Any) -> Iterable[str]:
+    return [*_scenarios(), *_traces(prefix), *_sources(prefix)]
 
 
 _traces: Final = FilesCompleter(("jsonl.zst", "parquet"))
+_sources: Final = FilesCompleter(("S", "s"))
 
 _VALUES: Final[dict[str, Completer]] = {
     "SCENARIO": _scenarios,
@@ -106,9 +107,9 @@ _VALUES: Final[dict[str, Completer]] = {
     "T": lambda **_: ("init_mm",),  # the others are there when the scenario has run
     "FAMILY": _families,
     "FILE": FilesCompleter(),
-    "FILE.S": FilesCompleter(("S", "s")),
+    "FILE.S": _sources,
     "TRACE": _traces,
-    "SCENARIO|TRACE": _scenarios_and_traces,
+    "SCENARIO|TRACE|FILE.S": _runs,
     "DIR": FilesCompleter(directories=True),
     "SHELL": lambda **_: SHELLS,
 }

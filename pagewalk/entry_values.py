@@ -5,39 +5,19 @@ that had happened. Refuses to know which event changes what, and which frames ar
 (`playback_sources`). Where nobody has told, a value is None.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, PhysAddr
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, PS, U64, P, PhysAddr
+from pagewalk.chosen_events import moment
 
 Words = Sequence[int] | NDArray[np.uint64]
 
 _UNHEARD, _KNOWN, _LOST = range(3)  # of a word; lost is one that was written only in part
-
-
-def moment(numbers: Sequence[int], at: int) -> int:
-    """Return how many of the events with these numbers had happened when all had that go into `at`.
-
-    That is with the next of them, at the end the last; 0 is before the first.
-    """
-    if not numbers or at < numbers[0]:
-        return 0
-    return min(bisect_left(numbers, at) + 1, len(numbers))
-
-
-def nr_last(telling: Sequence[int], total: int, most: int) -> int:
-    """Return how many of the last events fit into `most`, beside the telling ones before them.
-
-    `telling` are the numbers of these, in order, of all `total` events: `most` / 2 at most.
-    """
-    last = min(most, total)
-    while last + bisect_right(telling, total - last) > most:
-        last = most - bisect_right(telling, total - last)
-    return last
 
 
 class Change(NamedTuple):
@@ -73,7 +53,9 @@ class EntryValues:
         self._frames: Final[dict[int, _Frame]] = {}
         self.changes: Final[list[Change]] = []
         """Every change, in order."""
-        self._of_word: dict[int, list[Change]] | None = None  # made when it is first asked for
+        # The same by their places, made when it is first asked for, after all was told.
+        self._of_word: dict[int, list[Change]] | None = None
+        self._in_frame: dict[int, list[int]] | None = None
 
     # -- telling
 
@@ -126,7 +108,7 @@ class EntryValues:
             frame.base[word] = change.after or 0
             frame.base_known[word] = change.after is not None
         self.changes[:] = kept
-        self._of_word = None
+        self._of_word = self._in_frame = None
 
     def _parts(self, pa: int, words: Words) -> Iterator[tuple[_Frame, int, NDArray[np.uint64]]]:
         """Cut a run of words at the ends of frames."""
@@ -167,14 +149,15 @@ class EntryValues:
         found = self._frames[frame]
         return found.base, found.base_known
 
-    def ever(self, frame: int) -> Iterator[int]:
-        """Yield all that a frame's words ever held, as far as is known; nothing, if no frame is."""
+    def below(self, frame: int, level: int) -> list[int]:
+        """Return the tables that a frame's words, as entries of `level`, lead to or once led to."""
         found = self._frames.get(frame)
-        if found is None:
-            return
-        yield from found.base[found.base_known].tolist()
-        for pa in range(frame, frame + FRAME_SIZE, ENTRY_SIZE):
-            yield from (change.after for change in self._changes_of(pa) if change.after is not None)
+        if found is None or level < 2:
+            return []
+        after = self._changes_in(frame)
+        words = np.concatenate([found.base[found.base_known], np.array(after, np.uint64)])
+        lead = words[words & np.uint64(P | PS) == P] & np.uint64(ADDRESS)
+        return np.unique(lead).tolist()  # type: ignore[no-any-return]
 
     def value(self, at: int, pa: int) -> int | None:
         """Return what the word at `pa` held when `at` events had happened."""
@@ -193,6 +176,16 @@ class EntryValues:
             for change in self.changes:
                 self._of_word.setdefault(change.entry_pa, []).append(change)
         return self._of_word.get(pa, ())
+
+    def _changes_in(self, frame: int) -> Sequence[int]:
+        """Return what a frame's words were changed to, wherever that is known."""
+        if self._in_frame is None:
+            self._in_frame = {}
+            for change in self.changes:
+                if change.after is not None:
+                    place = self._in_frame.setdefault(change.entry_pa & -FRAME_SIZE, [])
+                    place.append(change.after)
+        return self._in_frame.get(frame, ())
 
 
 def _word(pa: int) -> int:

@@ -10,7 +10,6 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
-from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -28,21 +27,21 @@ from emu.events import (
     Invalidated,
     Walked,
 )
-from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, P, Paging, PhysAddr, maps_page
-from pagewalk.entry_values import EntryValues, moment, nr_last
+from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, PhysAddr
+from pagewalk.chosen_events import MOST, TELLING, Kept, choose, moment
+from pagewalk.entry_values import EntryValues
 from pagewalk.playback import Playback, Since
 from pagewalk.render_show import end_lines, header_line
 
 if TYPE_CHECKING:
     from pagewalk.traces.reading import Trace
 
-_TELLING: Final = (Cr3Switch, Delivered, Edited, Faulted)
 _OFTEN: Final = 1 << 14
 """How many events are read between two words to `progress`."""
 
 
 def read_back(
-    trace: "Trace", *, keep: int | None, progress: Callable[[int], object] | None = None
+    trace: "Trace", *, keep: int | None = MOST, progress: Callable[[int], object] | None = None
 ) -> Playback:
     """Read a trace, and return its playback, of `keep` events at most; of all if that is None.
 
@@ -50,10 +49,11 @@ def read_back(
 
     `progress` is told now and then how many events were read since it was told last.
     """
-    kept: deque[tuple[int, Event]] = deque(maxlen=keep)
-    told, pagings = _Told(), {cpu: [(0, trace.paging(cpu))] for cpu, _ in _cpus(trace)}
+    last: deque[tuple[int, Event]] = deque(maxlen=keep)
+    told = _Told()
+    pagings = {cpu: [(0, trace.paging(cpu))] for cpu in range(len(trace.header.cr3))}
     for at, (cpu, _, _, event) in enumerate(trace.events(), 1):
-        kept.append((cpu, event))
+        last.append((cpu, event))
         told.add(at, cpu, event)
         if isinstance(event, Cr3Switch | Invalidated):
             pagings.setdefault(cpu, [(0, trace.header.paging)]).append((at, trace.paging(cpu)))
@@ -64,23 +64,16 @@ def read_back(
     values = told.values(roots, trace.header.paging.levels)
     names = _names(trace, values)
     telling = told.telling({change.at for change in values.changes})
-    if keep is not None:
-        del telling[: -(keep // 2) or len(telling)]
-        last = nr_last([number for number, _, _ in telling], trace.nr_events, keep)
-    else:
-        last = trace.nr_events
-    before = trace.nr_events - last
-    telling = [one for one in telling if one[0] <= before]
-    numbers = [*(number for number, _, _ in telling), *range(before + 1, trace.nr_events + 1)]
-    events = [*((cpu, event) for _, cpu, event in telling), *islice(kept, len(kept) - last, None)]
+    kept = choose(telling, list(last), trace.nr_events, keep)
+    numbers = [one.number for one in kept]
     values.keep(numbers)
     return Playback(
         title=header_line(trace),
         ending=" ".join(end_lines(trace)) or "the file was cut off",
-        events=[event for _, event in events],
-        cpus=[cpu for cpu, _ in events],
+        events=[one.event for one in kept],
+        cpus=[one.cpu for one in kept],
         numbers=numbers,
-        nr_left_out=trace.nr_events - len(events),
+        nr_left_out=trace.nr_events - len(kept),
         nr_instructions=trace.nr_instructions,
         pagings={
             cpu: [(moment(numbers, at), paging) for at, paging in known]
@@ -94,11 +87,6 @@ def read_back(
         layout=None,
         own_slots=frozenset(range(ENTRIES // 2)),
     )
-
-
-def _cpus(trace: "Trace") -> Iterator[tuple[int, Paging]]:
-    for cpu in range(len(trace.header.cr3)):
-        yield cpu, trace.paging(cpu)
 
 
 def _names(trace: "Trace", values: EntryValues) -> list[Since]:
@@ -146,21 +134,21 @@ class _Told:
             self._cpus.append(cpu)
             self._leaders.append(None if isinstance(event, Edited) else self._last.get(cpu))
 
-    def telling(self, changing: set[int]) -> list[tuple[int, int, Event]]:
-        """Return what tells most: number, CPU and event, in order.
+    def telling(self, changing: set[int]) -> list[Kept]:
+        """Return what tells most, in order: with what changes a table, those at `changing`.
 
-        Those are faults, other CR3s, and what is `changing` a table; with an instruction each.
+        Each with its instruction, which of a store is not known any more.
         """
-        found: dict[int, tuple[int, Event]] = {}
+        found: dict[int, Kept] = {}
         for (at, event), cpu, leader in zip(self._others, self._cpus, self._leaders, strict=True):
-            if at in changing or isinstance(event, _TELLING):
-                found[at] = cpu, event
+            if at in changing or isinstance(event, TELLING):
+                found[at] = Kept(at, cpu, event)
                 if leader is not None:
-                    found[leader[0]] = cpu, leader[1]
+                    found[leader[0]] = Kept(leader[0], cpu, leader[1])
         for at, pa, value, size, writes, cpu in zip(*self._accesses, strict=True):
             if writes and at in changing:
-                found[at] = cpu, Accessed(None, PhysAddr(pa), size, value, "write")
-        return [(at, *found[at]) for at in sorted(found)]
+                found[at] = Kept(at, cpu, Accessed(None, PhysAddr(pa), size, value, "write"))
+        return [found[at] for at in sorted(found)]
 
     def values(self, roots: Iterable[int], levels: int) -> EntryValues:
         """Return what the frames of tables hold: those that the events name, and what they lead to.
@@ -177,9 +165,11 @@ class _Told:
         while True:
             tables |= level_of.keys()
             values = self._tell(tables)
-            below = dict(
-                chain.from_iterable(_below(values, *one) for one in list(level_of.items()))
-            )
+            below = {
+                frame: level - 1
+                for table, level in level_of.items()
+                for frame in values.below(table, level)
+            }
             if below.keys() <= level_of.keys():
                 return values
             level_of = below | level_of
@@ -229,10 +219,3 @@ def _entries_read(event: Event) -> Iterator[tuple[int, PhysAddr, int]]:
     for stop in stops:
         walk = getattr(stop, "walk", None)
         yield from walk.steps if walk else ()
-
-
-def _below(values: EntryValues, table: int, level: int) -> Iterator[tuple[int, int]]:
-    """Yield the tables that a table's entries lead to, or led to once, with their level."""
-    for entry in values.ever(table):
-        if entry & P and not maps_page(entry, level):
-            yield entry & ADDRESS, level - 1

@@ -5,7 +5,7 @@ Knows what a file may be, and the header lines that say how it wants to be run:
     # pagewalk: --map 0x1000=0x2000:rw --reg rdi=0x1000
 
 Such a comment line may stand anywhere in the file; the command line outranks it. Knows the names
-of these options, and refuses to know what they mean: that is `commands.trace` and `bare`.
+of these options, and refuses to know what they mean: that is `tracing` and `bare`.
 """
 
 import argparse
@@ -110,6 +110,13 @@ def header_options(text: str, file: str) -> argparse.Namespace:
             what = shown(str(error))
             raise BadInput(f"{shown(file)}:{line}: {what}: `{shown(words.strip())}`") from None
     return options
+
+
+def run_options(file: str) -> argparse.Namespace:
+    """Return what a command line says that names a file, and nothing else."""
+    parser = _HeaderParser(prog="pagewalk", add_help=False, allow_abbrev=False)
+    add_run_options(parser)
+    return parser.parse_args([], argparse.Namespace(file=file))
 
 
 @contextmanager

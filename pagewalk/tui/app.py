@@ -65,9 +65,9 @@ class Help(ModalScreen[None]):
             f"\n{CURRENT} current   {CHANGED} changed   {WALKED} on the walk that is shown   "
             f"{GAP} some are left out"
         )
-        help = Static(Content("\n").join([*lines, Content.styled(legend, "$foreground-muted")]))
-        help.border_title = "Keys"
-        yield help
+        page = Static(Content("\n").join([*lines, Content.styled(legend, "$foreground-muted")]))
+        page.border_title = "Keys"
+        yield page
 
 
 class Stepper(App[None]):
@@ -211,10 +211,6 @@ class Stepper(App[None]):
         """Close the line, and go back to the events."""
         self._prompt.display = False
         self._events.focus()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """While somebody types, keys are text."""
-        return action == "leave" or not self._prompt.has_focus
 
     # -- looking
 

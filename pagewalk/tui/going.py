@@ -13,7 +13,7 @@ from emu.events import Delivered, Event, Executed, Faulted
 from emu.paging import VirtAddr
 from kernel_model.words import did_you_mean, is_number, parse_number
 from pagewalk.arguments import bad
-from pagewalk.entry_values import moment
+from pagewalk.chosen_events import moment
 from pagewalk.playback import Playback
 from pagewalk.tui.lines import EventLines
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from emu import PageFault, Paging, Trap, Walk
-from emu.events import Accessed, Delivered, Event, Executed, Faulted, Walked
+from emu.events import Accessed, Delivered, Edited, Event, Executed, Faulted, Walked
 from emu.paging import PhysAddr, VirtAddr
 from emu.registers import GENERAL
+from pagewalk.entry_values import Change
 from pagewalk.playback import Playback, Untold
 
 
@@ -76,6 +77,8 @@ class Moment:
         """What to walk: the address that was asked for, or else the one that the event is about."""
         if self.typed is not None:
             return self._walked(self.typed, "asked for")
+        if isinstance(self.event, Edited):
+            return None  # no instruction wrote that
         fault = self.fault
         if fault is not None and fault.walk is not None:
             return Subject(
@@ -92,9 +95,14 @@ class Moment:
         return None if executed is None else self._walked(executed.rip, "the instruction")
 
     @cached_property
+    def changes(self) -> list[Change]:
+        """The entries that the event has changed."""
+        return self.playback.changes(self.at)
+
+    @cached_property
     def changed_entries(self) -> frozenset[PhysAddr]:
-        """Where the entries lie that the event has changed."""
-        return frozenset(change.entry_pa for change in self.playback.changes(self.at))
+        """Where they lie."""
+        return frozenset(change.entry_pa for change in self.changes)
 
     def _walked(self, va: VirtAddr, what: str) -> Subject:
         return Subject(va, what, self.playback.walk(self.at, self.paging, va))
@@ -119,11 +127,16 @@ class Moment:
                 return
 
     def _registers_before(self) -> dict[str, int] | None:
-        """Return the registers before the instruction before this one, on the same CPU."""
+        """Return the registers before the instruction before this one, on the same CPU.
+
+        If something between them was left out, nobody knows which instruction that was.
+        """
         playback, cpu = self.playback, self.playback.cpu(self.at)
         to_pass = 0 if next(self._stops(), None) else 1
         for at in range(self.at, 0, -1):
             event = playback.event(at)
+            if number(playback, self.at) - number(playback, at) > self.at - at:
+                return None
             if isinstance(event, Executed) and playback.cpu(at) == cpu:
                 if not to_pass:
                     return _general(event)

@@ -29,6 +29,7 @@ CURRENT: Final = "▶"
 WALKED: Final = "→"
 CHANGED: Final = "●"
 GAP: Final = "⋮"
+_CHANGES: Final = 3  # that are told; the tree marks all
 _REGISTER_WIDTH: Final = 23  # columns: a mark, a name, sixteen digits, gaps
 
 _MUTED: Final = "$foreground-muted"
@@ -53,12 +54,12 @@ class StatusLine(Static):
         """Show another moment."""
         playback, at = moment.playback, moment.at
         total = playback.nr_left_out + playback.nr_events
-        task = playback.task(at) or "nobody"
+        task = f"   {name}" if (name := playback.task(at)) else ""
         run = Content.assemble((playback.title, "bold"), (f"   {playback.ending}", _MUTED))
         here = Content.assemble(
             "event ",
             (f"{moment.number:,}", "bold $text-accent"),
-            f" of {total:,}   CPU {playback.cpu(at)}   {task}   CR3 {moment.paging.cr3:#x}",
+            f" of {total:,}   CPU {playback.cpu(at)}{task}   CR3 {moment.paging.cr3:#x}",
         )
         self.update(Content("\n").join([run, here]))
 
@@ -103,8 +104,9 @@ class EventsPane(Widget, can_focus=True):
         playback, is_current = self._moment.playback, at == self._moment.at
         here, before = number(playback, at), number(playback, max(at - 1, 0))
         text = f"{GAP if here > before + 1 else ''}{here}"
+        digits = len(f" {number(playback, playback.nr_events)}")
         row = Content.assemble(
-            (f"{CURRENT if is_current else ' '}{text:>9}", "" if is_current else _MUTED),
+            (f"{CURRENT if is_current else ' '}{text:>{digits}}", "" if is_current else _MUTED),
             (CHANGED if playback.changes(at) else " ", "bold $text-warning"),
             (f"{line.place:{width}}  " if line.place else "", "$text-primary"),
             (line.text, _STYLE[line.kind]),
@@ -184,10 +186,30 @@ class WalkPane(Widget):
     def render(self) -> Content:
         """Return a line an entry, and what the walk came to."""
         subject = self._moment.subject
-        if subject is None:
-            return Content.styled("no address yet: a asks for one", f"italic {_MUTED}")
-        head = Content.assemble((f"{subject.va:016x}", "bold"), (f"  {subject.what}", _MUTED))
-        return Content("\n").join([head, *self._lines(subject.walk)])
+        lines = list(self._changes())
+        if subject is not None:
+            head = Content.assemble((f"{subject.va:016x}", "bold"), (f"  {subject.what}", _MUTED))
+            lines = [head, *self._lines(subject.walk), *lines, *self._rights(subject.walk)]
+        return Content("\n").join(
+            lines or [Content.styled("no address yet: a asks for one", f"italic {_MUTED}")]
+        )
+
+    def _changes(self) -> Iterator[Content]:
+        """Say what the event has changed in tables."""
+        changes = self._moment.changes
+        for change in changes[:_CHANGES]:
+            before, after = ("?" if v is None else f"{v:#x}" for v in change[2:])
+            text = f"entry at {change.entry_pa:#x}: {before} → {after}"
+            yield Content.assemble((CHANGED, "bold $text-warning"), text)
+        if changes[_CHANGES:]:
+            yield Content.styled(f"… and {len(changes) - _CHANGES:,} more", _MUTED)
+
+    def _rights(self, walk: Walk | Untold) -> Iterator[Content]:
+        """Say who may use a page, and what keeps the others off."""
+        if isinstance(walk, Walk) and walk.verdict == "mapped":
+            yield from (
+                Content.styled(line, _MUTED) for line in rights_lines(walk, self._moment.paging)
+            )
 
     def _lines(self, walk: Walk | Untold) -> Iterator[Content]:
         paging, changed = self._moment.paging, self._moment.changed_entries
@@ -211,4 +233,3 @@ class WalkPane(Widget):
         fault = self._moment.fault
         if fault is not None and fault.walk is walk and (why := refusal_text(fault)):
             yield Content.styled(why, "bold $text-error")
-        yield from (Content.styled(line, _MUTED) for line in rights_lines(walk, paging))

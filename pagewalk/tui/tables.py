@@ -76,7 +76,8 @@ class TablesPane(Tree[Entry]):
         if not self.display:
             return
         entries = tuple(self._entries(paging.root, paging.levels, VirtAddr(0)))
-        title = f"CR3 {paging.cr3:#x}, {playback.task(moment.at) or 'nobody'}'s"
+        task = playback.task(moment.at)
+        title = f"CR3 {paging.cr3:#x}" + (f", {task}'s" if task else "")
         if (title, entries) == self._shown:
             return
         self._shown = title, entries
@@ -87,18 +88,19 @@ class TablesPane(Tree[Entry]):
         self._find(entries, cursor)
 
     def on_resize(self) -> None:
-        """Keep the walk in the middle."""
+        """Keep what is marked in the middle."""
         self._shown = None
         self.show(self._moment)
 
     def _find(self, entries: tuple[Entry, ...], cursor: tuple[int, int] | None) -> None:
-        """Put the cursor where it was; if nobody moves it, on the walk, and that in the middle."""
-        for line, entry in enumerate(_flat(entries), 1):
-            if entry.key == cursor if self.has_focus else entry.mark == WALKED:
-                self.cursor_line = line
-                if not self.has_focus:
-                    self.call_after_refresh(self._centre, line)
-                return
+        """Put the cursor where it was; if nobody moves it, on what is marked, in the middle."""
+        lines = list(enumerate(_flat(entries), 1))
+        if self.has_focus:
+            self.cursor_line = next((line for line, entry in lines if entry.key == cursor), 0)
+            return
+        marked = next((line for line, entry in lines if entry.mark.strip()), 0)
+        self.cursor_line = marked
+        self.call_after_refresh(self._centre, marked)
 
     def _centre(self, line: int) -> None:
         self.scroll_to(y=line - self.size.height // 2, animate=False)

@@ -127,6 +127,20 @@ class Run {
     return this.facts.texts[this.columns.eventText[at - 1]];
   }
 
+  /** Return the general registers before the instruction under way, in the order of their names,
+   * and which of them the instruction before it changed; null if they were not recorded. */
+  registers() {
+    const row = this.at && this.columns.eventRow ? this.columns.eventRow[this.at - 1] : 0;
+    if (!row) return null;
+    const { registerBits } = this.columns;
+    const nr = registerBits.length / this.facts.registers.length;
+    this.registerValues ??= summed(registerBits, nr);
+    return this.facts.registers.map((name, i) => {
+      const at = i * nr + row - 1;
+      return { name, value: this.registerValues[at], changed: row > 1 && registerBits[at] !== 0n };
+    });
+  }
+
   /** Return the address that the last event is about, and the access; null if it has none. */
   touched() {
     const access = this.at ? this.columns.eventAccess[this.at - 1] : 0;
@@ -150,6 +164,13 @@ class Run {
     );
     return found ? found[0] : "";
   }
+}
+
+/** Return columns of `nr` numbers each, of columns of what differs from number to number. */
+function summed(differences, nr) {
+  const found = differences.slice();
+  for (let i = 0; i < found.length; i++) if (i % nr) found[i] ^= found[i - 1];
+  return found;
 }
 
 /** Return how many of the sorted `items` are not above a value. */

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from emu.events import Accessed, Delivered, Event, Faulted, Walked
-from emu.paging import ADDRESS, ENTRIES, ENTRY_NAME, FRAME_SIZE, P, Paging, maps_page, page_size
+from emu.events import Accessed, Delivered, Event, Executed, Faulted, Walked
+from emu.paging import ENTRIES, ENTRY_NAME, FRAME_SIZE, Paging, page_size
+from emu.registers import GENERAL
 from kernel_model.pgtable import folded_name, linux_name
 from kernel_model.words import show_size
 from pagewalk.entry_fields import fields
@@ -36,6 +37,7 @@ def document(
     `progress` is told now and then how many more events are done.
     """
     texts, columns = _events(playback, progress)
+    columns |= _registers(playback)
     tables = _tables(playback)
     columns |= _table_columns(playback, tables)
     paging = playback.paging(0)
@@ -52,6 +54,7 @@ def document(
         "linuxNames": {level: linux_name(level, paging.levels) for level in levels},
         "pageSizes": {level: show_size(page_size(level)) for level in levels},
         "linuxLabels": {level: folded_name(level, paging.levels) for level in levels},
+        "registers": GENERAL,
         "ends": ENDS,
         "difference": [DIFFERENCE, HAS, HAS_NOT],
         "rules": RULES,
@@ -119,6 +122,27 @@ def _events(
     }
 
 
+def _registers(playback: Playback) -> dict[str, tuple[str, Any]]:
+    """Return the general registers, if they were recorded: a row for each instruction.
+
+    Each row is what differs from the row before, bit by bit, and they lie register by register:
+    so it is mostly zeros. `eventRow` says which row is whose, from 1 on; 0 is none.
+    """
+    last: dict[int, int] = {}
+    rows: list[tuple[int, ...]] = []
+    row_of: list[int] = []
+    for event, cpu in zip(playback.events, playback.cpus, strict=True):
+        if isinstance(event, Executed) and event.registers is not None:
+            rows.append(event.registers)
+            last[cpu] = len(rows)
+        row_of.append(last.get(cpu, 0))
+    if not rows:
+        return {}
+    registers = np.array(rows, np.uint64)
+    registers[1:] ^= registers[:-1]
+    return {"eventRow": ("u4", row_of), "registerBits": ("u8", registers.T.ravel())}
+
+
 def _touched(event: Event) -> tuple[int | None, int]:
     """Return the address that an event is about, and the access as a number; 0 is none."""
     match event:
@@ -156,12 +180,7 @@ def _tables(playback: Playback) -> list[int]:
         if table not in known or table in found:
             continue
         found[table] = None
-        if level > 1:
-            waiting += (
-                (entry & ADDRESS, level - 1)
-                for entry in playback.values.ever(table)
-                if entry & P and not maps_page(entry, level)
-            )
+        waiting += ((below, level - 1) for below in playback.values.below(table, level))
     return sorted(found)
 
 

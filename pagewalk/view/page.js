@@ -23,7 +23,7 @@ class Page {
       byId("walk").scrollIntoView({ block: "nearest" });
     };
     this.timeline = new Timeline(this.run, goTo);
-    this.walk = new WalkView(this.run);
+    this.walk = new WalkView(this.run, (frame) => this.tree.revealTable(frame));
     this.tree = new TreeView(this.run, lookAt);
     this.slots = new SlotsView(this.run, lookAt);
     this.showFacts(facts);

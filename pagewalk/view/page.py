@@ -1,7 +1,7 @@
 """The page: one file with everything in it, and a policy that forbids it to fetch anything.
 
 Knows how its parts are put together. Refuses to know what they do: page.html is the outline,
-page.css the looks, and the scripts, in this order, what moves.
+the styles the looks, and the scripts, in this order, what moves.
 """
 
 import base64
@@ -16,13 +16,17 @@ from pagewalk.playback import Playback
 from pagewalk.view.document import document
 from pagewalk.view.packing import pack
 
+STYLES: Final = ("page.css", "parts.css")
 SCRIPTS: Final = (
     "data.js",
     "paging.js",
     "dom.js",
+    "fields.js",
     "timeline.js",
+    "verdict.js",
     "walk.js",
-    "tables.js",
+    "forest.js",
+    "tree.js",
     "slots.js",
     "page.js",
 )
@@ -31,7 +35,7 @@ SCRIPTS: Final = (
 def page(playback: Playback, progress: Callable[[int], object] | None = None) -> bytes:
     """Return the page of a playback; `progress` as `document` has it."""
     facts, columns = document(playback, progress)
-    style = read("page.css")
+    style = "\n".join(map(read, STYLES))
     script = "\n".join(map(read, SCRIPTS))
     filled = Template(read("page.html")).substitute(
         title=escape(playback.title),

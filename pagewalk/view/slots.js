@@ -51,12 +51,7 @@ class SlotsView {
     const slots = this.slots(columns, references);
     const rows = slots.map((slot) => this.row(slot, columns, references));
     const nrMarked = rows.filter((row) => row.querySelector(".unsynced")).length;
-    byId("slots-summary").textContent = this.summary(
-      tasks.length,
-      columns.length,
-      slots.length,
-      nrMarked,
-    );
+    byId("slots-summary").textContent = this.summary(tasks.length, columns.length, nrMarked);
     byId("matrix").replaceChildren(
       element(
         "table",
@@ -109,17 +104,17 @@ class SlotsView {
     return parts.join();
   }
 
+  /** The slots that are shown: all in use if asked for, or if none has anything to tell. */
   slots(columns, references) {
-    const all = byId("all-slots").checked;
-    const found = [];
-    for (let slot = 0; slot < ENTRIES; slot++) {
-      const entries = columns.map(({ frame }) => this.entry(frame, slot));
-      const used = entries.some((entry) => entry !== UNTOLD && entry !== 0n);
-      const marked = columns.some((column) => this.verdict(column, slot, references));
-      const telling = slot >= ENTRIES / 2 && this.everChanged.has(slot);
-      if (used && (all || marked || telling)) found.push(slot);
-    }
-    return found;
+    const used = [...Array(ENTRIES).keys()].filter((slot) =>
+      columns.some(({ frame }) => ![0n, UNTOLD].includes(this.entry(frame, slot))),
+    );
+    const telling = used.filter(
+      (slot) =>
+        this.everChanged.has(slot) ||
+        columns.some((column) => this.verdict(column, slot, references)),
+    );
+    return byId("all-slots").checked || !telling.length ? used : telling;
   }
 
   entry(frame, slot) {
@@ -175,11 +170,9 @@ class SlotsView {
     );
   }
 
-  summary(nrTasks, nrColumns, nrSlots, nrMarked) {
+  summary(nrTasks, nrColumns, nrMarked) {
     const tables = `${grouped(nrTasks)} table${nrTasks === 1 ? "" : "s"}`;
     const alike = nrColumns < nrTasks ? ", those that are alike in one column" : "";
-    if (!nrSlots)
-      return `${tables}${alike}: no slot of the kernel's half has changed, and none is unsynced`;
     const verdict = nrMarked
       ? `${nrMarked} slot${nrMarked === 1 ? "" : "s"} unsynced: init_mm has what a task lacks`
       : "every task has what init_mm has";

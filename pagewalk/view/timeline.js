@@ -87,6 +87,8 @@ class Timeline {
     const { run } = this;
     const { nrEvents } = run.facts;
     this.slider.value = run.at;
+    byId("state").replaceChildren(...this.state());
+    this.showRegisters();
     const total = nrEvents + run.facts.nrLeftOut;
     const where = run.at === 0 ? "the beginning" : `event ${grouped(run.number(run.at))}`;
     this.slider.setAttribute("aria-valuetext", `${where} of ${grouped(total)}`);
@@ -106,7 +108,6 @@ class Timeline {
       const below = current.offsetTop + current.offsetHeight - listing.clientHeight;
       listing.scrollTop = Math.min(current.offsetTop, Math.max(0, below + 40));
     }
-    byId("state").replaceChildren(...this.state());
   }
 
   row(at) {
@@ -134,6 +135,22 @@ class Timeline {
       yield element("dt", {}, cpus.length > 1 ? `CR3 of CPU ${cpu}` : "CR3");
       yield element("dd", {}, element("code", {}, hex(cr3)), name ? ` ${name}` : "");
     }
+  }
+
+  showRegisters() {
+    const registers = this.run.registers();
+    byId("registers").hidden = !registers;
+    if (!registers) return;
+    byId("registers").replaceChildren(
+      ...registers.map(({ name, value, changed }) =>
+        element(
+          "div",
+          { class: changed ? "changed" : null },
+          element("dt", {}, name),
+          element("dd", {}, element("code", {}, hex16(value))),
+        ),
+      ),
+    );
   }
 
   /** Draw where the moments of each kind are, each kind in a lane of its own. */

@@ -6,8 +6,9 @@
 const STEP_EVERY = 650; // ms
 
 class WalkView {
-  constructor(run) {
+  constructor(run, reveal) {
     this.run = run;
+    this.reveal = reveal;
     this.facts = run.facts;
     this.timers = [];
     this.asked = { va: 0n, kind: "read", user: false };
@@ -21,6 +22,9 @@ class WalkView {
       byId(id).addEventListener("change", () => this.ask());
     }
     byId("follow").addEventListener("change", () => this.show());
+    byId("in-words").addEventListener("change", () => {
+      byId("steps").classList.toggle("in-words", byId("in-words").checked);
+    });
     byId("symbols").append(
       ...Object.keys(this.facts.symbols).map((value) => element("option", { value })),
     );
@@ -126,7 +130,7 @@ class WalkView {
       ),
       ...steps,
     );
-    byId("verdict").replaceChildren(...this.verdict(found, paging));
+    byId("verdict").replaceChildren(...new Verdict(this.run, found, paging, this.asked).parts());
     if (animated) this.animate([...byId("steps").children, byId("verdict")]);
   }
 
@@ -177,7 +181,9 @@ class WalkView {
     const low = Number(pageShift(leaf));
     parts.push(part(low - 1, 0, "offset", hex(va & ((1n << BigInt(low)) - 1n))));
     const region = this.run.region(va);
-    byId("cut").setAttribute("aria-label", `${hex(va)} cut into its parts`);
+    const indices = [...Array(paging.levels - leaf + 1).keys()].map((i) => paging.levels - i);
+    const spoken = indices.map((level) => `${this.facts.entryNames[level]} ${indexOf(va, level)}`);
+    byId("cut").setAttribute("aria-label", `${hex(va)}: ${spoken.join(", ")}`);
     return [
       element("p", {}, element("code", {}, hex16(va)), region ? ` ${region}` : ""),
       element("div", { class: "parts" }, parts),
@@ -200,15 +206,25 @@ class WalkView {
         element("span", { class: "place" }, "at ", element("code", {}, hex(entryPa))),
         element("code", { class: "entry" }, hex(entry)),
       ),
-      this.bits(entry, level, paging),
-      next
-        ? element(
-            "p",
-            { class: "leads" },
-            `leads to the ${tableName(entryNames[next.level])} at `,
-            element("code", {}, hex(entry & ADDRESS)),
-          )
-        : null,
+      entryBits(this.facts, entry, level, paging),
+      entryMeanings(this.facts, entry, level),
+      next ? this.lead(entryNames[next.level], entry & ADDRESS) : null,
+    );
+  }
+
+  /** Where an entry leads, and the way to see it among the tables. */
+  lead(entryName, table) {
+    const reveal = () => this.reveal(frameOf(table));
+    const title = "Show it among the tables";
+    return element(
+      "p",
+      { class: "leads" },
+      `leads to the ${tableName(entryName)} at `,
+      element(
+        "button",
+        { type: "button", title, onclick: reveal },
+        element("code", {}, hex(table)),
+      ),
     );
   }
 
@@ -227,178 +243,10 @@ class WalkView {
       ),
     );
   }
-
-  /** Each bit of an entry, by its name. */
-  bits(entry, level, paging) {
-    const bad = entry & P ? reservedBits(entry, level, paging) : 0n;
-    const fields = this.facts.fields[`${level} ${sortOf(entry, level)}`];
-    return element(
-      "div",
-      { class: "fields", role: "list", "aria-label": "Its bits" },
-      fields.map(([high, low, name, meaning]) => {
-        const mask = ((1n << BigInt(high - low + 1)) - 1n) << BigInt(low);
-        const value = (entry & mask) >> BigInt(low);
-        const isAddress = name === "frame" || name === "table";
-        const classes = ["field"];
-        if (high === low) classes.push("flag");
-        if (name === "ignored") classes.push("ignored");
-        if (value && name !== "ignored") classes.push("set");
-        if (bad & mask) classes.push("bad");
-        const bits = high === low ? `${high}` : `${high}–${low}`;
-        return element(
-          "span",
-          {
-            class: classes.join(" "),
-            role: "listitem",
-            title: `bit${high === low ? "" : "s"} ${bits}: ${name}: ${meaning}`,
-          },
-          element("span", { class: "name" }, name),
-          element(
-            "span",
-            { class: "value" },
-            isAddress
-              ? hex(value << BigInt(low))
-              : high - low > 3
-                ? hex(value)
-                : value.toString(2).padStart(high - low + 1, "0"),
-          ),
-          element("span", { class: "where" }, bits),
-        );
-      }),
-    );
-  }
-
-  /** What the walk came to, and whether the access may use it. */
-  verdict(found, paging) {
-    const { kind, user } = this.asked;
-    const rule = refusal(found, kind, user, paging);
-    const mapped = found.verdict === "mapped";
-    const parts = [
-      element(
-        "p",
-        { class: mapped ? "end ok" : "end wrong" },
-        element("span", { class: "sign", "aria-hidden": true }, mapped ? "✓" : "✕"),
-        this.endText(found, paging),
-      ),
-    ];
-    if (mapped) {
-      const who = `${user ? "user" : "supervisor"} ${kind}`;
-      parts.push(
-        rule
-          ? element(
-              "p",
-              { class: "wrong" },
-              element("span", { class: "sign", "aria-hidden": true }, "✕"),
-              `${who}: ${this.refusalText(rule, found)}`,
-            )
-          : element(
-              "p",
-              { class: "ok" },
-              element("span", { class: "sign", "aria-hidden": true }, "✓"),
-              `${who}: ok`,
-            ),
-      );
-      parts.push(this.rights(found, paging));
-    }
-    const difference = this.differenceText(found, paging);
-    if (difference) parts.push(element("p", { class: "difference" }, difference));
-    return parts;
-  }
-
-  endText(found, paging) {
-    const last = found.steps.at(-1);
-    if (found.verdict === "outside-ram" && !last) return this.facts.ends["no-root"];
-    return filled(this.facts.ends[found.verdict], {
-      pa: hex(physicalAddress(found) ?? 0n),
-      size: last ? this.facts.pageSizes[last.level] : "",
-      frame: last ? hex(pageFrame(last.entry, last.level)) : "",
-      bits: last ? hex(reservedBits(last.entry, last.level, paging)) : "",
-    });
-  }
-
-  refusalText(rule, found) {
-    const text = this.facts.rules[rule];
-    if (!text) return rule;
-    const [bit, name, state] = this.facts.blames[rule] ?? [];
-    if (!bit) return `refused by ${rule}: ${text}`;
-    const blamed = found.steps
-      .filter(({ entry }) => Boolean(entry & BigInt(bit)) === (state === "set"))
-      .map(({ level }) => this.facts.entryNames[level]);
-    return `refused by ${rule}: ${text}: ${name} is ${state} in the ${blamed.join(", ")}`;
-  }
-
-  /** Which accesses may use the walk, and the rule that refuses the others. */
-  rights(found, paging) {
-    const kinds = ["read", "write", "fetch"];
-    const row = (who) =>
-      element(
-        "tr",
-        {},
-        element("th", { scope: "row" }, who),
-        kinds.map((kind) => {
-          const rule = refusal(found, kind, who === "user", paging);
-          return element("td", { class: rule ? "wrong" : "ok" }, rule ?? "ok");
-        }),
-      );
-    return element(
-      "table",
-      { class: "rights" },
-      element(
-        "thead",
-        {},
-        element(
-          "tr",
-          {},
-          element("td"),
-          kinds.map((kind) => element("th", { scope: "col" }, kind)),
-        ),
-      ),
-      element("tbody", {}, row("supervisor"), row("user")),
-    );
-  }
-
-  /** Where the walk parts from init_mm's, if it does. */
-  differenceText(found, paging) {
-    const tasks = this.run.tasks();
-    const reference = [...tasks].find(([, name]) => name === "init_mm");
-    const frame = frameOf(paging.root);
-    if (!reference || reference[0] === frame) return "";
-    const root = BigInt(reference[0]) << FRAME_SHIFT;
-    const other = walk((pa) => this.run.read(pa), { ...paging, root }, found.va);
-    const entryOf = (step) => step && step.entry & ~ACCESSED_DIRTY;
-    const longest = Math.max(found.steps.length, other.steps.length);
-    let at = 0;
-    while (at < longest && entryOf(found.steps[at]) === entryOf(other.steps[at])) at++;
-    if (at === longest || found.verdict === "untold" || other.verdict === "untold") return "";
-    const [difference, has, hasNot] = this.facts.difference;
-    const { level, entryPa } = found.steps[at] ?? other.steps[at];
-    const says = (name, step) =>
-      step ? filled(has, { name, value: hex(step.entry) }) : filled(hasNot, { name });
-    return filled(difference, {
-      entry: this.facts.entryNames[level],
-      linux: this.facts.linuxNames[level],
-      slot: Number((entryPa & 0xfffn) >> 3n),
-      values: [
-        says(tasks.get(frame) ?? hex(paging.root), found.steps[at]),
-        says("init_mm", other.steps[at]),
-      ].join(", "),
-    });
-  }
 }
 
 /** Read hex with 0x, or decimal, its digits grouped with _ or not; null for anything else. */
 function readNumber(text) {
   const digits = text.replaceAll("_", "");
   return /^(0x[0-9a-f]+|\d+)$/i.test(digits) ? BigInt(digits) : null;
-}
-
-/** Tell whether an entry leads to a table, maps a page, or is absent. */
-function sortOf(entry, level) {
-  if (!(entry & P)) return "absent";
-  return mapsPage(entry, level) && level <= 3 ? "page" : "table";
-}
-
-/** Return the name of the table that holds an entry: PML4E, PML4. */
-function tableName(entryName) {
-  return entryName.slice(0, -1);
 }

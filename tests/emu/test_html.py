@@ -18,6 +18,7 @@ from emu import (
     Shutdown,
     Step,
     Trap,
+    Verdict,
     VirtAddr,
     Walk,
     markup,
@@ -26,7 +27,7 @@ from emu import (
     walk_many,
 )
 from emu.differences import differences
-from emu.fault import ERROR_BITS, GP
+from emu.fault import ERROR_BITS, GP, PF
 from emu.paging import RW, XD, A, P
 from emu.walk import walk
 
@@ -167,6 +168,17 @@ def test_walks_in_bulk_are_a_row_each(tables: Tables) -> None:
     assert rows[1][:3] == ["0", "mapped", "1 PTE"]
     assert rows[1][-1] == "0x5000"
     assert rows[2][1] == "not-present"
+
+
+def test_a_verdict_has_the_rule_the_error_code_and_the_entries_after() -> None:
+    refused = Verdict(PF, 0x3, VirtAddr(0x1234), "wp", (0x2023, 0x4025))
+    allowed = Verdict(None, None, None, None, (0x2023, 0x4067))
+
+    assert "#PF 0x3 at 0x1234: wp" in page(refused).text
+    assert ["P", "1", "all entries were present"] in page(refused).rows
+    assert ["1", "0x4025"] in page(refused).rows
+    assert "no exception" in page(allowed).text
+    assert "error code" not in page(allowed).text
 
 
 def test_text_is_escaped() -> None:

@@ -3,6 +3,7 @@
 from support.html import page
 
 from emu import PageFault
+from kernel_model.auditing import why
 from kernel_model.scenarios import run_scenario
 
 
@@ -29,3 +30,22 @@ def test_a_run_whose_kernel_is_closed_still_has_what_it_keeps() -> None:
 
     assert "→ not present: the walk stops here" in shown.text
     assert "init_mm" not in shown.text
+
+
+def test_why_has_a_row_for_each_sort_of_tables_with_the_reason():
+    run = run_scenario("vmemmap-devdax")
+    found = why(run.kernel, run.ending.stop.address)
+
+    shown = page(found)
+
+    ours, theirs = shown.rows[1:3]
+    assert "slot 462 of the top tables: unsynced" in shown.text
+    assert ours[0] == "init_mm"
+    assert ours[3] == found.reference.written[0].by
+    assert theirs[1:3] == ["0x0", "-"]
+    assert theirs[4:] == [
+        "not present: the walk stops here",
+        "lacking",
+        f"not-synced ({found.others[0].cause.path})",
+    ]
+    run.kernel.close()

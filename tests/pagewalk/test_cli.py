@@ -83,7 +83,7 @@ def test_what_runs_nothing_loads_no_engine(arguments):
         "import sys; from pagewalk.cli import main\n"
         f"try: main({arguments!r})\n"
         "except SystemExit: pass\n"
-        "large = 'unicorn capstone keystone rich numpy zstandard pyarrow'\n"
+        "large = 'unicorn capstone keystone rich numpy zstandard pyarrow textual'\n"
         "print(sorted(set(large.split()) & set(sys.modules)))"
     )
 

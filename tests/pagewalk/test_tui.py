@@ -10,9 +10,11 @@ from support.tui import SMALL, WIDE, answer, press
 
 from emu import PageFault, VirtAddr
 from emu.events import Delivered, Edited, Executed, Faulted
+from emu.paging import A, D
 from emu.registers import GENERAL
 from pagewalk.arguments import BadInput
 from pagewalk.playback_scenario import play_back
+from pagewalk.playback_source import run_back
 from pagewalk.playback_trace import read_back
 from pagewalk.traces.reading import read_trace
 from pagewalk.tui.going import (
@@ -284,7 +286,8 @@ def test_an_event_that_changes_an_entry_is_marked_and_so_is_the_entry(playback):
     seen = press(playback, at=at)
 
     assert seen.moment.changed_entries == {change.entry_pa}
-    assert f"▶{at:>9}●" in seen.screen
+    assert f"▶ {at}●" in seen.screen
+    assert f"●entry at {change.entry_pa:#x}: {change.before:#x} → {change.after:#x}" in seen.screen
 
 
 # ------------------------------------------------------------------ going and finding
@@ -406,6 +409,15 @@ def test_of_a_long_run_the_first_events_are_left_out_and_the_others_keep_their_n
     assert place(playback, 0, f"{playback.numbers[first - 1] - 1}", "goto") == first
 
 
+def test_an_instruction_that_was_kept_for_what_it_changed_has_its_registers():
+    whole, kept = play("vmemmap-subpmd"), play("vmemmap-subpmd", keep=50)
+    at = next(n for n in moments(kept, Executed) if kept.numbers[n] > n + 1)
+
+    assert kept.event(at) == whole.event(kept.numbers[at - 1])
+    assert Moment(kept, at).registers == Moment(whole, kept.numbers[at - 1]).registers
+    assert Moment(kept, at).changed_registers == frozenset()
+
+
 def test_an_event_is_its_own_cpus():
     playback = play("sync-race")
     at = moments(playback, Edited)[-1]
@@ -414,6 +426,7 @@ def test_an_event_is_its_own_cpus():
 
     assert "sync_global_pgds writes entry" in seen.screen
     assert f"CPU {playback.cpu(at)}   {playback.task(at)}" in seen.screen
+    assert seen.moment.subject is None
 
 
 # ------------------------------------------------------------------ the command
@@ -469,7 +482,7 @@ def test_a_scenario_begins_at_its_fault(at_a_terminal):
     ("arguments", "line"),
     [
         (("vmemmap-supmd",), "did you mean vmemmap-subpmd?"),
-        (("vmemmap-subpmd", "--events", "0"), "--events '0': expected"),
+        (("vmemmap-subpmd", "--events", "0"), "--events '0': expected a number from"),
         (("vmemmap-subpmd", "--at", "nowhere"), "--at 'nowhere': expected an address, or a symbol"),
         (("vmemmap-subpmd", "--at", "0xffffffff81000001"), "expected an address that is executed"),
         (("missing.jsonl.zst",), "missing.jsonl.zst"),
@@ -489,4 +502,54 @@ def test_a_file_takes_no_options_of_a_scenario(at_a_terminal, tmp_path):
     status, _, error = run_cli("tui", path, "--release", "6.8", parse=False)
 
     assert status == 2
-    assert "--release '6.8': expected a scenario to choose it for" in error
+    assert "--release '6.8': expected a scenario that it is for" in error
+
+
+SOURCE = """
+# pagewalk: --map 0x1000=0x2000:rw --reg rdi=0x1000
+.globl store
+.type store, @function
+store:
+    mov dword ptr [rdi], 7
+    mov eax, dword ptr [rdi]
+    mov byte ptr [rdi + 0x1000], 1
+    ret
+.size store, . - store
+"""
+
+
+def test_a_source_is_run_and_shown_with_its_registers_and_all_its_tables(tmp_path):
+    path = tmp_path / "store.S"
+    path.write_text(SOURCE)
+
+    playback = run_back(str(path), keep=None)
+    seen = press(playback, *answer("a", "0x1000"))
+
+    assert "store+0x" in seen.screen
+    assert "a write that faults" not in seen.screen
+    assert "→ pa 0x2000, in the 4K page at 0x2000" in seen.screen
+    assert "rdi 0000000000001000" in seen.screen
+
+
+def test_its_tables_hold_what_they_held_before_anything_ran(tmp_path):
+    path = tmp_path / "store.S"
+    path.write_text(SOURCE)
+
+    playback = run_back(str(path), keep=None)
+
+    first, last = (
+        playback.walk(at, playback.paging(at), VirtAddr(0x1000)) for at in (0, playback.nr_events)
+    )
+    assert (first.verdict, first.pa) == ("mapped", 0x2000)
+    assert last.steps[-1].entry & ~first.steps[-1].entry == A | D
+    assert playback.walk(0, playback.paging(0), VirtAddr(0x2000)).verdict == "not-present"
+
+
+def test_a_source_is_opened_by_the_command(at_a_terminal, tmp_path):
+    path = tmp_path / "store.S"
+    path.write_text(SOURCE)
+
+    status, _, _ = run_cli("tui", str(path), "--at", "store", parse=False)
+
+    assert status == 0
+    assert at_a_terminal[0].moment.event.rip == at_a_terminal[0].moment.playback.symbols["store"]

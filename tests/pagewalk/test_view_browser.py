@@ -24,7 +24,7 @@ FAULT = 0xFFFF_E700_0000_0034
 QUIET = {"reduced_motion": "reduce"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # the driver's event loop would be in the way of other modules'
 def browser():
     with chromium() as found:
         yield found
@@ -180,6 +180,27 @@ def test_each_bit_has_its_name(opened):
     )
 
 
+def test_what_the_bits_mean_is_said_on_demand(opened):
+    opened.walk("0xffff888000001234", task="init_mm")
+    meanings = opened.page.locator("#steps .meanings").last
+
+    before = meanings.is_visible()
+    opened.page.check("#in-words")
+
+    assert (before, meanings.is_visible()) == (False, True)
+    assert "dirty: the CPU has written to the page" in meanings.inner_text()
+    opened.page.uncheck("#in-words")
+
+
+def test_a_table_that_an_entry_leads_to_is_shown_among_the_tables(opened):
+    opened.walk("__init_single_page", task="init_mm")
+    lead = opened.page.locator(".leads button").last
+
+    lead.click()
+
+    assert f"PD at {lead.inner_text()}" in opened.text(".row.chosen")
+
+
 def test_what_is_no_address_is_refused_in_words(opened):
     opened.walk("zork")
 
@@ -254,12 +275,27 @@ def test_the_state_is_that_of_the_moment(opened, devdax):
     )
 
 
+def test_registers_that_were_recorded_are_shown(show):
+    arguments = {"release": None, "build": None, "levels": 4, "settings": {}}
+    playback, _ = play_back("trace-fault-loop", arguments, keep=1000, registers=True)
+    one = show(playback)
+    moments = range(20, 1000, 140)
+
+    shown = [(one.go(at), one.page.locator("#registers dd").all_inner_texts())[1] for at in moments]
+
+    told = [[f"{value:016x}" for value in playback.registers(at)] for at in moments]
+    assert shown == told
+
+
+def test_without_them_there_is_no_place_for_them(opened):
+    assert not opened.page.is_visible("#registers")
+
+
 def test_the_scrubber_follows_the_mouse(opened, devdax):
     playback, _, _ = devdax
-    box = opened.page.locator("#at").bounding_box()
     opened.go(0)
 
-    opened.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    opened.page.click("#at")  # in its middle
     opened.page.wait_for_selector('body:not([data-at="0"])')
 
     assert abs(opened.at() - playback.nr_events / 2) < playback.nr_events / 20

@@ -145,7 +145,7 @@ def test_a_trace_that_was_cut_off_is_shown_up_to_there(in_tmp):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["sync-rac"], ["SCENARIO|TRACE 'sync-rac'", "did you mean sync-race?"]),
+        (["sync-rac"], ["SCENARIO|TRACE|FILE.S 'sync-rac'", "did you mean sync-race?"]),
         (["./zork"], ["TRACE './zork'", ".jsonl.zst or .parquet"]),
         (["none.jsonl.zst"], ["FILE 'none.jsonl.zst'", "No such file"]),
         (["run.drcov"], ["FILE 'run.drcov'", ".jsonl.zst or .parquet"]),
@@ -234,9 +234,9 @@ def test_tables_beyond_the_most_are_left_out_from_below(played, monkeypatch):
 
     facts, columns = document(played)
 
-    roots = [int(root, 16) >> 12 for _, root, _ in facts["tasks"]]
-    assert columns["tableFrame"][1] == sorted(roots)
-    assert facts["nrTables"] > 3
+    roots = {int(root, 16) >> 12 for _, root, _ in facts["tasks"]}
+    assert roots <= set(columns["tableFrame"][1])
+    assert (len(columns["tableFrame"][1]), facts["nrTables"]) == (3, 80)
 
 
 # ------------------------------------------------------------------ fields of an entry

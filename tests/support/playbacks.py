@@ -1,7 +1,7 @@
 """What the tests of playbacks share: a kernel's tables as RAM has them, and as a playback has."""
 
 from emu.paging import ADDRESS, ENTRIES, PS, P
-from pagewalk.playback_scenario import Capture
+from kernel_model.scenarios import prepare
 
 
 def roots(kernel):
@@ -33,15 +33,15 @@ def differences(playback, at, tables):
     ]
 
 
-class Stopping(Capture):
-    """A capture that looks at RAM when Python writes entries for the n-th time."""
+def tables_in_the_middle(scenario, nr):
+    """Run a scenario, recording nothing; return its tables when Python has written nr times."""
+    found, kernel, values = prepare(scenario)
+    seen = []
 
-    def __init__(self, nr):
-        super().__init__(keep=None)
-        self.nr = nr
-        self.tables = None
+    def watch(pa, nr_entries, by):
+        seen.append(tables_in_ram(kernel) if len(seen) == nr - 1 else None)
 
-    def _look(self, pa, nr_entries, edit):
-        if edit == self.nr:
-            self.tables = tables_in_ram(self._kernel)
-        return super()._look(pa, nr_entries, edit)
+    kernel.pgtable.writers.watcher = watch
+    found.play(kernel, values)
+    kernel.pgtable.writers.watcher = None
+    return seen[nr - 1]

@@ -9,7 +9,7 @@ from textual.widgets import Input
 from pagewalk.tui.app import Stepper
 from pagewalk.tui.panes import EventsPane
 
-WIDE = (160, 48)
+WIDE = (132, 36)
 SMALL = (80, 24)
 
 

@@ -1,41 +1,10 @@
 // The tables of all tasks as trees: a row for each root, table, run of pages, and odd entry.
 //
-// Knows which table is drawn where: once, at the first entry that leads to it. Refuses to draw what
-// is not in sight: of a thousand tasks' rows there are as many elements as fit.
+// Knows how a row looks, and how one goes from row to row. Refuses to draw what is not in sight: of
+// a thousand tasks' rows there are as many elements as fit.
 
 const ROW_HEIGHT = 30; // px, as page.css has it
 const MARGIN = 8; // rows above and below what is in sight
-
-/** Which tables lead where, at this moment: by frame, the first place, and how many there are. */
-class Forest {
-  constructor(run) {
-    this.run = run;
-    this.owner = new Map(); // frame -> key of the row that it is drawn at
-    this.parent = new Map(); // frame -> the frame in which the first entry lies that leads to it
-    this.nrParents = new Map(); // frame -> how many entries lead to it
-    const roots = new Set([...run.tasks().keys(), ...run.roots().map(frameOf)]);
-    this.roots = [...roots].filter((frame) => run.tables.has(frame));
-    for (const frame of this.roots) this.owner.set(frame, `${frame}`);
-    for (const frame of this.roots) this.explore(frame, run.facts.levels, `${frame}`);
-  }
-
-  explore(frame, level, key) {
-    if (level < 2) return;
-    const { halves, known, tables } = this.run;
-    const first = tables.get(frame);
-    for (let i = 0; i < ENTRIES; i++) {
-      const low = halves[2 * (first + i)];
-      if ((low & 1) === 0 || !known[first + i] || (low & 0x80 && level <= 3)) continue;
-      const child = (halves[2 * (first + i) + 1] & 0xfffff) * 0x100000 + (low >>> 12);
-      if (!tables.has(child)) continue;
-      this.nrParents.set(child, (this.nrParents.get(child) ?? 0) + 1);
-      if (this.owner.has(child)) continue;
-      this.owner.set(child, `${key}/${i}`);
-      this.parent.set(child, frame);
-      this.explore(child, level - 1, `${key}/${i}`);
-    }
-  }
-}
 
 class TreeView {
   constructor(run, lookAt) {
@@ -69,95 +38,13 @@ class TreeView {
     }
     this.stale = false;
     this.changed = changed;
-    this.changedFrames = this.framesAbove(changed.keys());
+    this.changedFrames = this.forest.framesAbove(changed.keys());
     this.makeRows();
     this.draw();
   }
 
-  /** The frames in which, or below which, one of these words lies. */
-  framesAbove(words) {
-    const { tableFrame } = this.run.columns;
-    const found = new Set();
-    for (const word of words) {
-      let frame = tableFrame[Math.floor(word / ENTRIES)];
-      while (frame !== undefined && !found.has(frame)) {
-        found.add(frame);
-        frame = this.forest.parent.get(frame);
-      }
-    }
-    return found;
-  }
-
   makeRows() {
-    this.rows = [];
-    const names = this.run.tasks();
-    for (const frame of this.forest.roots) {
-      const key = `${frame}`;
-      this.rows.push({
-        sort: "root",
-        key,
-        depth: 0,
-        frame,
-        level: this.run.facts.levels,
-        name: names.get(frame) ?? "no task's",
-        opens: true,
-      });
-      if (this.expanded.has(key)) this.addEntries(frame, this.run.facts.levels, 0n, key, 1);
-    }
-  }
-
-  /** Add a row for each entry of a table that is not empty; pages in a row share one. */
-  addEntries(frame, level, base, key, depth) {
-    const first = this.run.tables.get(frame);
-    const root = Number(key.split("/", 1)[0]);
-    let run = null; // the row that the next page may join
-    for (let i = 0; i < ENTRIES; i++) {
-      const word = first + i;
-      const entry = this.run.known[word] ? this.run.words[word] : UNTOLD;
-      const was = this.changed.get(word);
-      if (entry === 0n && was === undefined) continue;
-      const va = vaBelow(base, i, level, this.run.facts.levels);
-      const common = {
-        depth,
-        level,
-        va,
-        word,
-        entry,
-        first: i,
-        last: i,
-        key: `${key}/${i}`,
-        root,
-        was,
-      };
-      const sort = entry === UNTOLD ? "untold" : sortOf(entry, level);
-      if (sort === "page" || sort === "untold" || (sort === "absent" && entry !== 0n)) {
-        if (run && run.sort === sort && run.last === i - 1 && follows(run, entry, level)) {
-          run.last = i;
-          run.was ??= was;
-          continue;
-        }
-        run = { ...common, sort };
-        this.rows.push(run);
-        continue;
-      }
-      run = null;
-      if (sort === "absent") {
-        this.rows.push({ ...common, sort });
-        continue;
-      }
-      const child = frameOf(entry & ADDRESS);
-      const owner = this.forest.owner.get(child);
-      const here = owner === common.key;
-      this.rows.push({
-        ...common,
-        sort: here ? "table" : owner ? "shared" : "elsewhere",
-        frame: child,
-        owner,
-        opens: here,
-      });
-      if (here && this.expanded.has(common.key))
-        this.addEntries(child, level - 1, va, common.key, depth + 1);
-    }
+    this.rows = this.forest.rows(this.expanded, this.changed);
   }
 
   draw() {
@@ -245,7 +132,7 @@ class TreeView {
         `${nr} page${nr === 1 ? "" : "s"} of ${this.run.facts.pageSizes[row.level]} at `,
         code(hex(pageFrame(row.entry, row.level))),
       );
-      yield element("span", { class: "quiet" }, this.flags(row));
+      yield element("span", { class: "quiet" }, flagNames(this.run.facts, row.entry, row.level));
     }
     if (row.frame === undefined) return;
     const nr = this.forest.nrParents.get(row.frame) ?? 0;
@@ -261,7 +148,7 @@ class TreeView {
       yield element("span", { class: "badge" }, `drawn under ${this.ownerName(row.owner)} ↑`);
     if (row.sort === "elsewhere") yield element("span", { class: "badge" }, "not in this page");
     if (row.sort === "table") yield element("span", { class: "quiet" }, this.counted(row.frame));
-    yield element("span", { class: "quiet" }, this.flags(row));
+    yield element("span", { class: "quiet" }, flagNames(this.run.facts, row.entry, row.level));
   }
 
   ownerName(key) {
@@ -275,18 +162,6 @@ class TreeView {
     let nr = 0;
     for (let i = 0; i < ENTRIES; i++) nr += this.run.halves[2 * (first + i)] & 1;
     return `${nr} present`;
-  }
-
-  /** The names of the single bits that are set. */
-  flags({ entry, level }) {
-    const fields = this.run.facts.fields[`${level} ${sortOf(entry, level)}`];
-    return fields
-      .filter(
-        ([high, low, name]) => high === low && name !== "ignored" && (entry >> BigInt(low)) & 1n,
-      )
-      .map(([, , name]) => name)
-      .reverse()
-      .join(" ");
   }
 
   // -- choosing
@@ -314,12 +189,25 @@ class TreeView {
     this.scrollTo(this.rows.findIndex((row) => row.key === key));
   }
 
+  /** Go to where a table is drawn, and choose it. */
+  revealTable(frame) {
+    const key = this.forest.owner.get(frame);
+    if (key === undefined) return;
+    this.expanded.add(key);
+    this.reveal(key);
+    this.draw();
+    this.tree.focus();
+  }
+
+  /** Bring a row into sight; into the middle, if it was far away. */
   scrollTo(number) {
     const top = number * ROW_HEIGHT;
     const { scrollTop, clientHeight } = this.tree;
-    if (top < scrollTop) this.tree.scrollTop = top;
-    if (top + ROW_HEIGHT > scrollTop + clientHeight)
-      this.tree.scrollTop = top + ROW_HEIGHT - clientHeight;
+    const below = top + ROW_HEIGHT - clientHeight;
+    const isFar = Math.abs(top - scrollTop - clientHeight / 2) > clientHeight / 2 + ROW_HEIGHT;
+    if (isFar) this.tree.scrollTop = top - clientHeight / 2;
+    else if (top < scrollTop) this.tree.scrollTop = top;
+    else if (below > scrollTop) this.tree.scrollTop = below;
   }
 
   key(event) {
@@ -352,19 +240,4 @@ class TreeView {
     this.makeRows();
     this.draw();
   }
-}
-
-/** Return the first address that entry `i` of a table translates; of the top one, canonical. */
-function vaBelow(base, i, level, levels) {
-  const va = base + (BigInt(i) << pageShift(level));
-  return level === levels && i >= ENTRIES / 2
-    ? va + (1n << 64n) - (1n << pageShift(levels + 1))
-    : va;
-}
-
-/** Tell whether an entry carries on the run of pages that a row stands for. */
-function follows(row, entry, level) {
-  if (row.sort === "untold") return true;
-  if (row.sort === "absent") return row.entry === entry;
-  return entry - row.entry === BigInt(row.last + 1 - row.first) << pageShift(level);
 }
