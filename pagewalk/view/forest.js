@@ -53,7 +53,7 @@ class Forest {
     const { levels: level } = this.run.facts;
     const rows = [];
     for (const frame of this.roots) {
-      const [key, name] = [`${frame}`, names.get(frame) ?? "no task's"];
+      const [key, name] = [`${frame}`, names.get(frame) ?? "in CR3"];
       rows.push({ sort: "root", key, depth: 0, frame, level, name, opens: true });
       if (expanded.has(key)) rows.push(...this.below(rows.at(-1), expanded, changed));
     }

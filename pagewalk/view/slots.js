@@ -12,6 +12,7 @@ class SlotsView {
     this.stale = true;
     this.own = new Set(run.facts.ownSlots);
     this.everChanged = this.slotsThatChange();
+    byId("slots").hidden = !run.facts.tasks.length;
     byId("all-slots").addEventListener("change", () => this.draw());
     byId("matrix").addEventListener("click", (event) => {
       const cell = event.target.closest("[data-va]");
@@ -47,11 +48,13 @@ class SlotsView {
     const references = new Map(
       tasks.filter(([, name]) => isReference(name)).map(([frame, name]) => [name, frame]),
     );
-    const columns = this.columns(tasks);
-    const slots = this.slots(columns, references);
+    const first = byId("all-slots").checked ? 0 : ENTRIES / 2;
+    const all = this.columns(tasks, first);
+    const columns = all.slice(0, MOST_COLUMNS);
+    const slots = this.slots(columns, references, first);
     const rows = slots.map((slot) => this.row(slot, columns, references));
     const nrMarked = rows.filter((row) => row.querySelector(".unsynced")).length;
-    byId("slots-summary").textContent = this.summary(tasks.length, columns.length, nrMarked);
+    byId("slots-summary").textContent = this.summary(tasks, all.length, nrMarked);
     byId("matrix").replaceChildren(
       element(
         "table",
@@ -77,38 +80,38 @@ class SlotsView {
     );
   }
 
-  /** Tasks whose kernel halves are alike share a column; init_mm has the first. */
-  columns(tasks) {
+  /** Tasks whose entries are alike from slot `first` on share a column; init_mm has the first. */
+  columns(tasks, first) {
     const found = new Map();
     for (const [frame, name] of tasks) {
-      const key = isReference(name) ? name : `${isUsers(name)} ${this.signature(frame)}`;
+      const key = isReference(name) ? name : `${isUsers(name)} ${this.signature(frame, first)}`;
       if (!found.has(key)) found.set(key, { frame, names: [] });
       found.get(key).names.push(name);
     }
-    const columns = [...found.values()];
-    return columns
-      .sort((a, b) => Number(b.names[0] === "init_mm") - Number(a.names[0] === "init_mm"))
-      .slice(0, MOST_COLUMNS);
+    const isFirst = ({ names: [name] }) => Number(name === "init_mm");
+    return [...found.values()].sort((a, b) => isFirst(b) - isFirst(a));
   }
 
-  /** What a table's upper half holds, the CPU's own bits aside, as text. */
-  signature(frame) {
+  /** What a table holds from slot `first` on, the CPU's own bits aside, as text. */
+  signature(frame, first) {
     const { halves, known, tables } = this.run;
-    const first = tables.get(frame);
+    const start = tables.get(frame);
     const parts = [];
-    for (let i = ENTRIES / 2; i < ENTRIES; i++) {
-      const low = halves[2 * (first + i)] & ~0x60;
-      const high = halves[2 * (first + i) + 1];
-      if (low || high || !known[first + i]) parts.push(i, known[first + i], low, high);
+    for (let i = start + first; i < start + ENTRIES; i++) {
+      const [low, high] = [halves[2 * i] & ~0x60, halves[2 * i + 1]];
+      if (low || high || !known[i]) parts.push(i - start, known[i], low, high);
     }
     return parts.join();
   }
 
-  /** The slots that are shown: all in use if asked for, or if none has anything to tell. */
-  slots(columns, references) {
-    const used = [...Array(ENTRIES).keys()].filter((slot) =>
-      columns.some(({ frame }) => ![0n, UNTOLD].includes(this.entry(frame, slot))),
-    );
+  /** The slots that are shown: all in use if asked for, of the kernel's half if none has anything
+   * to tell. */
+  slots(columns, references, first) {
+    const used = [...Array(ENTRIES).keys()]
+      .slice(first)
+      .filter((slot) =>
+        columns.some(({ frame }) => ![0n, UNTOLD].includes(this.entry(frame, slot))),
+      );
     const telling = used.filter(
       (slot) =>
         this.everChanged.has(slot) ||
@@ -170,13 +173,18 @@ class SlotsView {
     );
   }
 
-  summary(nrTasks, nrColumns, nrMarked) {
-    const tables = `${grouped(nrTasks)} table${nrTasks === 1 ? "" : "s"}`;
-    const alike = nrColumns < nrTasks ? ", those that are alike in one column" : "";
+  summary(tasks, nrColumns, nrMarked) {
+    const tables = `${grouped(tasks.length)} table${tasks.length === 1 ? "" : "s"}`;
+    const alike = nrColumns < tasks.length ? ", those that are alike in one column" : "";
+    const shown =
+      nrColumns > MOST_COLUMNS
+        ? `, the first ${MOST_COLUMNS} of ${grouped(nrColumns)} columns`
+        : "";
     const verdict = nrMarked
       ? `${nrMarked} slot${nrMarked === 1 ? "" : "s"} unsynced: init_mm has what a task lacks`
       : "every task has what init_mm has";
-    return `${tables}${alike}: ${verdict}`;
+    const aside = tasks.some(([, name]) => isUsers(name)) ? ", tables for user mode aside" : "";
+    return `${tables}${alike}${shown}: ${verdict}${aside}`;
   }
 }
 

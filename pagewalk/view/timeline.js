@@ -3,9 +3,9 @@
 // Knows how a moment is shown and chosen. Refuses to know what else follows it: `goTo` does.
 
 const JUMPS = [
-  { kind: "fault", name: "fault", key: "f" },
-  { kind: "change", name: "table change", key: "c" },
-  { kind: "switch", name: "CR3 switch", key: "s" },
+  { kind: "fault", name: "fault", names: "faults", key: "f" },
+  { kind: "change", name: "table change", names: "table changes", key: "c" },
+  { kind: "switch", name: "CR3 switch", names: "CR3 switches", key: "s" },
 ];
 const BEFORE = 7; // events listed before the current one,
 const AFTER = 4; // and behind it
@@ -31,7 +31,7 @@ class Timeline {
     });
   }
 
-  jumpButtons({ kind, name, key }) {
+  jumpButtons({ kind, name, names, key }) {
     const { length } = this.run.facts.moments[kind];
     const button = (step, arrow, label, keys) =>
       element(
@@ -52,7 +52,7 @@ class Timeline {
       element(
         "span",
         { class: `mark ${kind}` },
-        `${grouped(length)} ${name}${length === 1 ? "" : kind === "switch" ? "es" : "s"}`,
+        `${grouped(length)} ${length === 1 ? name : names}`,
       ),
       button(1, "›", `Next ${name}`, key),
     );

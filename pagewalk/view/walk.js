@@ -113,6 +113,7 @@ class WalkView {
 
   draw({ animated }) {
     this.timers.forEach(clearTimeout);
+    byId("verdict").classList.remove("hidden", "active"); // the rest is made anew
     const paging = this.paging();
     const read = (pa) => this.run.read(pa);
     const found = walk(read, paging, this.asked.va);

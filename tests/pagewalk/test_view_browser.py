@@ -12,7 +12,8 @@ from support.browser import Opened, chromium
 from support.page_rules import PAGINGS, python_s, random_tables, the_page_s
 
 from emu.walk import walk
-from kernel_model import Kernel
+from kernel_model import Kernel, audit
+from kernel_model.pti import map_user_page
 from kernel_model.scenarios import prepare
 from pagewalk import render
 from pagewalk.playback_scenario import Capture, play_back
@@ -219,6 +220,18 @@ def test_it_is_animated_entry_by_entry(browser, devdax):
     one.close()
 
 
+def test_whoever_goes_on_in_the_middle_of_it_sees_all(browser, devdax):
+    one = Opened(browser, devdax[2], reduced_motion="no-preference")
+    one.walk("__init_single_page", task="init_mm")
+
+    one.page.evaluate("document.activeElement.blur()")
+    one.page.keyboard.press("Home")
+    one.wait_at(0)
+
+    assert one.page.locator(".hidden").count() == 0
+    one.close()
+
+
 def test_with_less_motion_all_is_there_at_once(opened):
     opened.walk("__init_single_page", task="init_mm")
 
@@ -362,6 +375,22 @@ def test_the_unsynced_slot_is_marked_in_words(opened):
     assert opened.page.locator("#matrix .unsynced").count() == 1
 
 
+@pytest.mark.parametrize(
+    "scenario", ["sync-race", "prealloc-nonpresent", "efi-call", "hot-readd", "ldt-slot"]
+)
+def test_what_is_marked_is_what_the_audit_finds(show, scenario):
+    arguments = {"release": None, "build": None, "levels": 4, "settings": {}}
+    playback, run = play_back(scenario, arguments, keep=1000)
+    one = show(playback)
+    one.go(playback.nr_events)
+
+    marked = one.page.locator("#matrix tr:has(.unsynced), #matrix tr:has(.other)")
+
+    found = [lack for lack in audit(run.kernel) if lack.tables[0].family != "user mode"]
+    slots = [int(text.split()[0]) for text in marked.locator(".index").all_inner_texts()]
+    assert slots == sorted({lack.slot for lack in found})
+
+
 def test_where_the_release_syncs_none_is(show):
     arguments = {"release": "6.17", "build": None, "levels": 4, "settings": {}}
     playback, _ = play_back("vmemmap-devdax", arguments, keep=1000)
@@ -370,6 +399,23 @@ def test_where_the_release_syncs_none_is(show):
 
     assert one.page.locator("#matrix tbody tr", has_text="462").count() == 1
     assert one.page.locator("#matrix .unsynced").count() == 0
+
+
+def test_tasks_that_are_alike_share_a_column_until_the_user_half_counts(show):
+    kernel = Kernel("6.17", pti=True)
+    capture = Capture()
+    with capture.recording(kernel):
+        for name in ("one", "two", "three"):
+            kernel.fork(name)
+        map_user_page(kernel, kernel.task("two").mm, 0x400000, b"two")
+    one = show(capture.playback("three", ""))
+    heads = one.page.locator("#matrix thead th")
+
+    alike = heads.all_inner_texts()
+    one.page.check("#all-slots")
+
+    assert "one and 2 like it" in alike
+    assert {"one and 1 like it", "two"} <= set(heads.all_inner_texts())
 
 
 def test_of_a_trace_it_says_what_nobody_told(show, tmp_path):
