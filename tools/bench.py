@@ -20,6 +20,7 @@ from time import perf_counter, process_time
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import in_bulk
+import in_tests
 import peers
 import recording
 import unicorn
@@ -366,6 +367,7 @@ ROWS: tuple[Row, ...] = (
     Row("a fork", 50, "us", fork),
     Row("a task's bookkeeping, beside its page", 1024, "B", per_task),
     Row("a lazy fault, repaired by the guest", 200, "us", lazy_fault),
+    *in_tests.ROWS,
     Row("pagewalk matrix, all cores", 30, "s", lambda: wall("matrix", rounds=1)),
     Row("pagewalk sweep, a case of access.c", 125, "us", swept_case),
     Row("a case of pagewalk access --file", 100, "us", access_file),

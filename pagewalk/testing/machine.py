@@ -75,6 +75,7 @@ class GuestMachine:
         )
         self.cpu: Final[Cpu] = self.machine.cpu
         self.memory: Final[PhysMemory] = self.machine.memory
+        self.memory.prefer_small_pages()  # few are touched, far from each other
         self.frames: Final[Frames] = self.machine.frames
         self.last_stop: Stop | None = None
         """How the last run ended."""
