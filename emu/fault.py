@@ -303,6 +303,7 @@ class Shutdown:
 
 
 Stop = Returned | PageFault | Trap | OutsideRam | Halted | StepLimit | Shutdown
+"""How a run ended: one of these."""
 
 
 def access_of(error_code: int) -> Literal["read", "write", "fetch"]:

@@ -48,8 +48,8 @@ class Machine:
     ) -> None:
         if cpus < 1:
             raise ValueError(f"{cpus} CPUs: expected at least 1")
-        self.memory: Final = PhysMemory(ram)
-        self.frames: Final = Frames(self.memory, *(frames or self.memory.pieces[-1]))
+        self.memory: Final[PhysMemory] = PhysMemory(ram)
+        self.frames: Final[Frames] = Frames(self.memory, *(frames or self.memory.pieces[-1]))
         if paging is None:
             paging = Paging.long_mode(self.frames.allocate(), levels=levels)
         code = tuple(code)

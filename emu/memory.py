@@ -41,12 +41,14 @@ class PhysMemory:
 
     def __init__(self, ram: int | Iterable[tuple[int, int]]) -> None:
         pieces = [(0, ram)] if isinstance(ram, int) else sorted(ram)
-        self.pieces: Final = tuple(Piece(PhysAddr(s), PhysAddr(e)) for s, e in pieces)
+        self.pieces: Final[tuple[Piece, ...]] = tuple(
+            Piece(PhysAddr(s), PhysAddr(e)) for s, e in pieces
+        )
         _check(self.pieces)
-        self.size: Final = self.pieces[-1].end
+        self.size: Final[int] = self.pieces[-1].end
         self._map = mmap.mmap(-1, self.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
         anchor = ctypes.c_char.from_buffer(self._map)
-        self.host_address: Final = ctypes.addressof(anchor)
+        self.host_address: Final[int] = ctypes.addressof(anchor)
         del anchor  # it would keep the mapping from being closed
         self._bytes = memoryview(self._map)
         self._words = self._bytes.cast("Q")

@@ -29,7 +29,9 @@ from functools import lru_cache
 from typing import Final, NewType
 
 VirtAddr = NewType("VirtAddr", int)
+"""A linear address: what an instruction uses. Nobody but a type checker tells it from an int."""
 PhysAddr = NewType("PhysAddr", int)
+"""A physical address: where something lies in RAM."""
 
 # Flags of an entry.
 P: Final = 1 << 0  # present: everything else is ignored without it

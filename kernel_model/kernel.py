@@ -142,8 +142,11 @@ class Kernel:
         self.pgtable: Final = Pgtable(self.memory, self.layout, Writers(self))
         self.sections: Final = SectionMap()
         self.history: Final[list[Event]] = []
+        """What was forked, switched to, populated and synced since the boot began, in order."""
         self.tasks: Final[list[Task]] = []
-        self.pgd_list: Final[dict[Mm, None]] = {}  # an ordered set; init_mm is not in it
+        """The tasks that there are, the idle ones left out."""
+        self.pgd_list: Final[dict[Mm, None]] = {}
+        """The tables that a sync reaches, as an ordered set; init_mm's is not in it."""
         self.devres: Final[list[DevPagemap]] = []  # what goes when its driver does
         self.vmap_areas: Final = VmapAreas(self.layout.vmalloc_base, self.layout.vmalloc_end)
         self.before: Final[dict[str, Callable[[Kernel], object]]] = {}

@@ -295,7 +295,7 @@ _4_4: Final = replace(
     oops=STYLE_4_4,
 )
 
-RELEASES: Final = {
+RELEASES: Final[dict[str, Release]] = {
     release.name: release
     for release in (
         _4_4,
@@ -327,6 +327,7 @@ RELEASES: Final = {
         ),
     )
 }
+"""All releases by name, the oldest first."""
 DEFAULT_RELEASE: Final = _6_8.name
 """What is booted unless somebody says."""
 

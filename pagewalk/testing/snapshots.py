@@ -49,6 +49,6 @@ def walk_snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
         assert kernel.walk(page, task.mm) == walk_snapshot
         assert kernel.oops(stop) == walk_snapshot
 
-    `pytest --snapshot-update` writes the file: __snapshots__/test_….ambr.
+    `pytest --snapshot-update` writes the file: `__snapshots__/test_….ambr`.
     """
     return snapshot.use_extension(WalkSnapshotExtension)

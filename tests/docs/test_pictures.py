@@ -1,0 +1,35 @@
+"""The pictures are what tools/pictures.py draws, and everybody can read them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PICTURES = sorted((ROOT / "docs" / "pictures").glob("*.svg"))
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def contents(directory):
+    return {path.name: path.read_text(encoding="utf-8") for path in directory.glob("*.svg")}
+
+
+def test_the_pictures_are_those_that_the_tool_draws(tmp_path):
+    subprocess.run([sys.executable, ROOT / "tools" / "pictures.py", tmp_path], check=True)
+
+    assert contents(tmp_path) == contents(ROOT / "docs" / "pictures")
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
+def test_a_picture_says_in_words_what_it_shows(path):
+    picture = ElementTree.parse(path).getroot()
+
+    assert picture.findtext(f"{SVG}title")
+    assert picture.findtext(f"{SVG}desc")
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
+def test_a_picture_has_colours_for_dark_pages_too(path):
+    assert "prefers-color-scheme: dark" in path.read_text(encoding="utf-8")
