@@ -87,6 +87,7 @@ class Page {
       if (key === "Escape") target.blur();
       return;
     }
+    if (key.startsWith("Arrow") && target.matches(".scroll")) return;
     const onRange = target.matches("input[type=range]");
     const onButton = target.matches("button, input[type=checkbox]");
     const jump = JUMPS.find((one) => one.key === key.toLowerCase());

@@ -13,6 +13,7 @@ from support.page_rules import PAGINGS, python_s, random_tables, the_page_s
 
 from emu.walk import walk
 from kernel_model import Kernel, audit
+from kernel_model.ldt import write_ldt
 from kernel_model.pti import map_user_page
 from kernel_model.scenarios import prepare
 from pagewalk import render
@@ -202,10 +203,11 @@ def test_a_table_that_an_entry_leads_to_is_shown_among_the_tables(opened):
     assert f"PD at {lead.inner_text()}" in opened.text(".row.chosen")
 
 
-def test_what_is_no_address_is_refused_in_words(opened):
-    opened.walk("zork")
+@pytest.mark.parametrize("text", ["zork", "constructor"])
+def test_what_is_no_address_is_refused_in_words(opened, text):
+    opened.walk(text)
 
-    assert opened.text("#address-error").startswith("zork: expected an address")
+    assert opened.text("#address-error").startswith(f"{text}: expected an address")
 
 
 def test_it_is_animated_entry_by_entry(browser, devdax):
@@ -269,6 +271,16 @@ def test_the_keys_go_through_the_run(opened, devdax):
     opened.wait_at(playback.preceding(playback.following(101, "change"), "switch"))
     press("End")
     opened.wait_at(end)
+
+
+def test_the_arrows_scroll_the_slots_while_one_is_there(opened, devdax):
+    opened.page.focus("#matrix")
+
+    opened.page.keyboard.press("ArrowLeft")
+    opened.page.keyboard.press("f")
+    opened.page.wait_for_timeout(50)
+
+    assert opened.at() == devdax[0].nr_events
 
 
 def test_the_state_is_that_of_the_moment(opened, devdax):
@@ -416,6 +428,24 @@ def test_tasks_that_are_alike_share_a_column_until_the_user_half_counts(show):
     assert {"one and 1 like it", "two"} <= set(heads.all_inner_texts())
 
 
+def test_what_is_marked_has_room_before_the_columns_that_only_differ(show):
+    kernel = Kernel("6.17", pti=True)
+    capture = Capture()
+    with capture.recording(kernel):
+        for i in range(45):
+            write_ldt(kernel, kernel.fork(f"own-{i}").mm, 0, 0x00CF93000000FFFF)
+        for name, entry in (("lacks", 0), ("other", 0x1067)):
+            slot = kernel.pgtable.pgd_offset(kernel.fork(name).mm.pgd, kernel.layout.va(0))
+            kernel.pgtable.set(slot, entry, by="a test")
+    one = show(capture.playback("two of 47", ""))
+
+    heads = one.page.locator("#matrix thead th").all_inner_texts()
+
+    assert (len(heads), heads[:2], set(heads[2:4])) == (41, ["slot", "init_mm"], {"lacks", "other"})
+    assert "1 slot unsynced" in one.text("#slots-summary")
+    assert "1 slot in which a task has another entry" in one.text("#slots-summary")
+
+
 def test_of_a_trace_it_says_what_nobody_told(show, tmp_path):
     from pagewalk.cli import main
 
@@ -426,6 +456,7 @@ def test_of_a_trace_it_says_what_nobody_told(show, tmp_path):
 
     assert steps[-1].split()[-1] == "?"
     assert render.ENDS["untold"] in verdict
+    assert one.text("#slots-summary").endswith(", as far as the trace tells")
 
 
 # ------------------------------------------------------------------ looks
