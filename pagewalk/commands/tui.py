@@ -57,11 +57,11 @@ def is_interactive() -> bool:
 
 
 def _start(playback: "Playback", text: str | None) -> int:
-    from pagewalk.tui.going import first_look, place
+    from pagewalk.tui.going import first, first_look, place
 
     if text is None:
         return first_look(playback)
-    at = place(playback, 0, text, "--at")
+    at = first(place(playback, 0, text, "--at"))
     if at is None:
         bad("--at", repr(text), "an address that is executed among the events that are kept")
     return at

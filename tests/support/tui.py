@@ -42,6 +42,7 @@ def press(playback, *keys, at=None, size=WIDE, resize=None, click=None):
                 await pilot.click(EventsPane, offset=click)
             if resize is not None:
                 await pilot.resize_terminal(*resize)
+            await app.workers.wait_for_complete()
             await pilot.pause()
             strips = app.screen._compositor.render_strips()
             screen = "\n".join(strip.text for strip in strips)
