@@ -121,7 +121,8 @@ class Stepper(App[None]):
         yield Static(Content.assemble(*parts), id="keys")
 
     def on_mount(self) -> None:
-        """Begin with the events."""
+        """Begin with the events; draw all of it again after a stop."""
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         self._events.focus()
         self._show()
 
@@ -144,7 +145,7 @@ class Stepper(App[None]):
     def _go(self, at: int | None, otherwise: str) -> None:
         """Go to a moment; if there is none, say so."""
         if at is None:
-            self.notify(otherwise, severity="warning", timeout=2)
+            self.notify(otherwise, severity="warning", timeout=2, markup=False)
         else:
             self.at = at
 

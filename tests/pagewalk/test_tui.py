@@ -354,8 +354,12 @@ def test_keys_are_heard_while_it_looks_and_whoever_goes_on_is_left_there(
     assert (seen.at, seen.said) == (at, ["still looking; Esc stops"])
 
 
-def test_a_text_that_is_nowhere_is_not_found(playback):
-    assert press(playback, *answer("slash", "cpuid")).said == ["no 'cpuid' follows"]
+@pytest.mark.parametrize("text", ["cpuid", "[rax]", "[/]"])
+def test_a_text_that_is_nowhere_is_not_found(playback, text):
+    seen = press(playback, *answer("slash", text), toasts=True)
+
+    assert seen.said == [f"no {text!r} follows"]
+    assert seen.said[0] in seen.screen
 
 
 def test_keys_are_text_while_one_types(playback):
