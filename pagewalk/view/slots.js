@@ -51,7 +51,7 @@ class SlotsView {
     const first = byId("all-slots").checked ? 0 : ENTRIES / 2;
     const all = this.columns(tasks, references, first);
     const columns = all.slice(0, MOST_COLUMNS);
-    const rows = this.slots(all, first).map((slot) => this.row(slot, columns));
+    const rows = this.slots(columns, first).map((slot) => this.row(slot, columns));
     byId("slots-summary").textContent = this.summary(tasks, all);
     byId("matrix").replaceChildren(
       element(
@@ -95,8 +95,14 @@ class SlotsView {
   /** The slots of a column that are not as init_mm's, with how they differ. */
   marks(column, references, first) {
     const found = new Map();
+    const reference = referenceOf(column, references);
+    if (reference === undefined) return found;
+    const { halves, tables } = this.run;
+    const [ours, theirs] = [tables.get(reference), tables.get(column.frame)];
     for (let slot = first; slot < ENTRIES; slot++) {
-      const verdict = this.verdict(column, slot, references);
+      const [i, j] = [2 * (ours + slot), 2 * (theirs + slot)];
+      if (!((halves[i] ^ halves[j]) & ~0x60) && halves[i + 1] === halves[j + 1]) continue;
+      const verdict = this.verdict(column, slot, reference);
       if (verdict) found.set(slot, verdict);
     }
     return found;
@@ -135,9 +141,8 @@ class SlotsView {
   }
 
   /** How a task's entry differs from init_mm's: "unsynced", "other", or null. */
-  verdict({ frame, names: [name] }, slot, references) {
-    const reference = references.get(isUsers(name) ? "init_mm (user)" : "init_mm");
-    if (reference === undefined || reference === frame || this.own.has(slot)) return null;
+  verdict({ frame }, slot, reference) {
+    if (this.own.has(slot)) return null;
     const [ours, theirs] = [this.entry(reference, slot), this.entry(frame, slot)];
     if (ours === UNTOLD || theirs === UNTOLD) return null;
     if ((ours & ~ACCESSED_DIRTY) === (theirs & ~ACCESSED_DIRTY)) return null;
@@ -209,6 +214,11 @@ class SlotsView {
 
 function counted(number, what) {
   return `${grouped(number)} ${what}${number === 1 ? "" : "s"}`;
+}
+
+/** Return the table that a column is held against, if there is one: init_mm's of its kind. */
+function referenceOf({ names: [name] }, references) {
+  return references.get(isUsers(name) ? "init_mm (user)" : "init_mm");
 }
 
 function isReference(name) {
