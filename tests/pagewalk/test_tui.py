@@ -497,8 +497,18 @@ def at_a_terminal(monkeypatch):
 
     shown = []
     monkeypatch.setattr(tui, "is_interactive", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(Stepper, "run", lambda app: shown.append(app))
     return shown
+
+
+def test_a_dumb_terminal_is_not_drawn_on(at_a_terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+
+    status, _, error = run_cli("tui", "vmemmap-subpmd", parse=False)
+
+    assert (status, at_a_terminal) == (2, [])
+    assert error == "pagewalk: TERM is dumb: expected a terminal that can be drawn on\n"
 
 
 def test_a_trace_file_is_shown_as_well(at_a_terminal, tmp_path):

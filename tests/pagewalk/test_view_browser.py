@@ -317,6 +317,12 @@ def test_the_state_is_that_of_the_moment(opened, devdax):
     )
 
 
+def test_it_says_what_is_left_out(opened, devdax):
+    left_out = f"{devdax[0].nr_left_out:,} others are left out"
+
+    assert f"{left_out}, none of which change a table, fault or switch CR3" in opened.text("header")
+
+
 def test_registers_that_were_recorded_are_shown(show):
     arguments = {"release": None, "build": None, "levels": 4, "settings": {}}
     playback, _ = play_back("trace-fault-loop", arguments, keep=1000, registers=True)
