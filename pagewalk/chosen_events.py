@@ -45,6 +45,11 @@ def choose(
     ]
 
 
+def has_all(first: int | None, numbers: Sequence[int]) -> bool:
+    """Tell whether the first event that tells much is kept, if there was one: then all are."""
+    return first is None or (bool(numbers) and numbers[0] <= first)
+
+
 def moment(numbers: Sequence[int], at: int) -> int:
     """Return how many of the events with these numbers had happened when all had that go into `at`.
 

@@ -62,6 +62,8 @@ class Playback:
     """The number of each event in the whole run, from 1 on: what is missing was left out."""
     nr_left_out: int
     """How many events of the run are not among these."""
+    has_telling: bool
+    """Whether all are among these that change a table, fault or switch CR3."""
     nr_instructions: int
     """How many instructions the whole run had."""
     pagings: Mapping[int, Sequence[tuple[int, Paging]]]

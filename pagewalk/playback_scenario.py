@@ -26,7 +26,7 @@ from emu.events import (
 )
 from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, Paging, PhysAddr
 from kernel_model.auditing import per_mm
-from pagewalk.chosen_events import MOST, TELLING, Kept, choose, moment
+from pagewalk.chosen_events import MOST, TELLING, Kept, choose, has_all, moment
 from pagewalk.entry_values import EntryValues
 from pagewalk.kernel_tables import KernelTables, Look, Seen
 from pagewalk.playback import Playback, Since
@@ -57,6 +57,7 @@ class Capture:
         self._registers: Final = registers
         self._chunks: Final = trace.Kept(keep)
         self._telling: Final[dict[int, Kept]] = {}  # by number
+        self._first_telling: int | None = None  # of all that there were
         self._values: Final = EntryValues()
         self._looks: Final[deque[Look]] = deque()  # one for each edit that has not come in yet
         self._edits: Final[list[int]] = []  # the moments right after them
@@ -94,7 +95,9 @@ class Capture:
 
     def playback(self, title: str, ending: str) -> Playback:
         """Return what was recorded."""
-        kept = self._chosen()
+        telling = sorted(self._telling.values())
+        last = [(c.cpu, event) for c in self._chunks.drain() for event in c.events()]
+        kept = choose(telling, last, self._at, self._keep)
         numbers = [one.number for one in kept]
         self._values.keep(numbers)
         return Playback(
@@ -104,6 +107,7 @@ class Capture:
             cpus=[one.cpu for one in kept],
             numbers=numbers,
             nr_left_out=self._at - len(kept),
+            has_telling=has_all(self._first_telling, numbers),
             nr_instructions=self.instructions,
             pagings={
                 cpu: [(moment(numbers, at), paging) for at, paging in known]
@@ -117,10 +121,6 @@ class Capture:
             layout=self._kernel.layout,
             own_slots=frozenset(slot for slot in range(ENTRIES) if per_mm(self._kernel, slot)),
         )
-
-    def _chosen(self) -> list[Kept]:
-        last = [(c.cpu, event) for c in self._chunks.drain() for event in c.events()]
-        return choose(sorted(self._telling.values()), last, self._at, self._keep)
 
     def _names(self, numbers: Sequence[int]) -> list[Since]:
         """Return whose the roots were, and from which moment on."""
@@ -170,6 +170,8 @@ class Capture:
             number = self._at + int(rows[behind - 1]) + 1
             self._telling[number] = Kept(number, chunk.cpu, executed)
         self._telling[at] = Kept(at, chunk.cpu, event)
+        if self._first_telling is None:
+            self._first_telling = at
         while len(self._telling) > self._keep // 2:
             del self._telling[next(iter(self._telling))]
 

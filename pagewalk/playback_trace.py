@@ -28,7 +28,7 @@ from emu.events import (
     Walked,
 )
 from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, PhysAddr
-from pagewalk.chosen_events import MOST, TELLING, Kept, choose, moment
+from pagewalk.chosen_events import MOST, TELLING, Kept, choose, has_all, moment
 from pagewalk.entry_values import EntryValues
 from pagewalk.playback import Playback, Since
 from pagewalk.render_show import end_lines, header_line
@@ -74,6 +74,7 @@ def read_back(
         cpus=[one.cpu for one in kept],
         numbers=numbers,
         nr_left_out=trace.nr_events - len(kept),
+        has_telling=has_all(telling[0].number if telling else None, numbers),
         nr_instructions=trace.nr_instructions,
         pagings={
             cpu: [(moment(numbers, at), paging) for at, paging in known]

@@ -5,6 +5,7 @@ from. The walk itself looks as it does everywhere (`render`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -21,7 +22,7 @@ from emu.events import (
     Walked,
     WalkedStep,
 )
-from emu.paging import ENTRY_NAME, RW, US, XD, A, D
+from emu.paging import ENTRY_NAME, FRAME_SIZE, RW, US, XD, A, D
 from emu.registers import GENERAL
 from pagewalk import render
 
@@ -108,8 +109,7 @@ class Lines:
         yield "    " + with_symbol(stop, self._symbolise)
         if not isinstance(stop, (PageFault, OutsideRam)) or stop.walk is None:
             return
-        paging = self._paging()
-        for line in render.walk_lines(stop.walk, paging):
+        for line in render.walk_lines(stop.walk, _under(stop, self._paging())):
             yield "    " + line
         if isinstance(stop, PageFault) and (why := refusal_text(stop)):
             yield "    " + why
@@ -124,6 +124,16 @@ class Lines:
     def _parts(self, rip: int, code: bytes) -> tuple[str, str]:
         text = f"{code.hex(' '):{_BYTES_WIDTH}}  {mnemonic(rip, code)}"
         return self._symbolise(rip) or "", text
+
+
+def _under(stop: PageFault | OutsideRam, paging: Paging) -> Paging:
+    """Return the control registers with the CR3 that a stop's walk began at: since then, or on the
+    CPU that is asked, there may be another one."""
+    if isinstance(stop, PageFault):
+        return replace(paging, cr3=stop.cr3)
+    first = stop.walk.steps[0].entry_pa if stop.walk and stop.walk.steps else stop.pa
+    root = first & -FRAME_SIZE
+    return paging if root == paging.root else replace(paging, cr3=root)
 
 
 def access_line(access: Accessed) -> str:

@@ -5,6 +5,7 @@ how it is played back (`playback_sources`), what is on the screen and what keys 
 """
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -19,8 +20,8 @@ TRACE is what `pagewalk run` or `pagewalk trace` has written with -o, .jsonl.zst
 --registers, these are in it. FILE.S is run by its own header lines, as with `pagewalk trace`.
 
 --at: an event's number, begin, end, fault, or an address or symbol: where it is executed first.
---events: of a long run the last events are kept, and before them those that change a table, fault
-  or switch CR3. All of a million take some 700 MB.
+--events: of a long run the last events are kept, and before them, for up to half of the room, those
+  that change a table, fault or switch CR3. All of a million take some 700 MB.
 
 ? lists the keys.
 
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
             "standard input, output or error is no terminal: expected one; pagewalk run --trace "
             "and pagewalk show print instead"
         )
+    if os.environ.get("TERM") == "dumb":
+        raise BadInput("TERM is dumb: expected a terminal that can be drawn on")
     playback = playback_of(args, registers=True)
     Stepper(playback, _start(playback, args.at)).run()
     return 0
@@ -57,11 +60,11 @@ def is_interactive() -> bool:
 
 
 def _start(playback: "Playback", text: str | None) -> int:
-    from pagewalk.tui.going import first_look, place
+    from pagewalk.tui.going import first, first_look, place
 
     if text is None:
         return first_look(playback)
-    at = place(playback, 0, text, "--at")
+    at = first(place(playback, 0, text, "--at"))
     if at is None:
         bad("--at", repr(text), "an address that is executed among the events that are kept")
     return at

@@ -25,9 +25,9 @@ The page needs no network and no server: open it, send it, project it. It has th
 tasks as trees, the walk of any address entry by entry, a scrubber over the events, and the
 top-level entries of every task side by side. ? in it lists its keys.
 
-Of a long run the last events are in it (--events), and before them those that change a table,
-fault or switch CR3. The tables are right at every one of them. Of a trace they are known as far as
-it tells.
+Of a long run the last events are in it (--events), and before them, for up to half of the room,
+those that change a table, fault or switch CR3. The tables are right at every one of them. Of a
+trace they are known as far as it tells.
 
 example: pagewalk view vmemmap-devdax -o devdax.html"""
 

@@ -111,7 +111,7 @@ class Writer:
         lines = np.empty(len(chunk), object)
         instructions, accesses, others = rows.order(chunk)
         texts = rows.objects(self._shapes.of(chunk))[chunk.instructions]
-        if chunk.registers is not None:
+        if chunk.registers is not None and len(chunk.instructions):
             firsts = range(0, len(GENERAL), _GROUP)
             groups = zip(*(_register_texts(i, chunk.registers) for i in firsts), strict=True)
             texts = rows.objects(list(map(with_registers, texts.tolist(), map(", ".join, groups))))

@@ -4,6 +4,8 @@ Knows how the panes share the room, be it 80x24 or a whole screen. Refuses to kn
 (`moment`, `panes`, `tables`) and where a step leads (`going`).
 """
 
+import asyncio
+from time import monotonic
 from typing import ClassVar, Final, Literal
 
 from textual.app import App, ComposeResult
@@ -34,6 +36,9 @@ from pagewalk.tui.tables import TablesPane
 
 Pane = StatusLine | EventsPane | RegistersPane | WalkPane | TablesPane
 Question = Literal["goto", "find", "walk"]
+
+_SLICE: Final = 0.05  # seconds of looking for something, between
+_PAUSE: Final = 0.01  # seconds for keys and the screen
 
 _WHAT: Final[dict[Kind, str]] = {
     "fault": "fault or exception",
@@ -77,9 +82,11 @@ class Stepper(App[None]):
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = False
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (36, "-high")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (10, "-low"), (36, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(key.keys, key.action, show=False) for key in KEYS
+        # Those with Ctrl are keys also while one types.
+        Binding(key.keys, key.action, show=False, priority=key.keys.startswith("ctrl+"))
+        for key in KEYS
     ]
 
     at: reactive[int] = reactive(0, init=False)
@@ -92,6 +99,7 @@ class Stepper(App[None]):
         self._playback: Final = playback
         self._asked: Question = "goto"
         self._text = ""  # that was looked for
+        self._search: going.Search | None = None  # that goes on
         self.moment = moment = Moment(playback, at)
         self._events: Final = EventsPane(moment)
         self.tables: Final = TablesPane(moment)
@@ -113,12 +121,14 @@ class Stepper(App[None]):
         yield Static(Content.assemble(*parts), id="keys")
 
     def on_mount(self) -> None:
-        """Begin with the events."""
+        """Begin with the events; draw all of it again after a stop."""
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         self._events.focus()
         self._show()
 
     def watch_at(self) -> None:
-        """Show where we are now."""
+        """Show where we are now; whoever went here looks for nothing any more."""
+        self._search = None
         self._show()
 
     def watch_typed(self) -> None:
@@ -135,9 +145,34 @@ class Stepper(App[None]):
     def _go(self, at: int | None, otherwise: str) -> None:
         """Go to a moment; if there is none, say so."""
         if at is None:
-            self.notify(otherwise, severity="warning", timeout=2)
+            self.notify(otherwise, severity="warning", timeout=2, markup=False)
         else:
             self.at = at
+
+    def _look(self, search: going.Search, otherwise: str) -> None:
+        """Go to what a search comes to; if that takes long, do what keys say in between."""
+        self._search = search
+        if not self._looked(search, otherwise):
+            self.notify("still looking; Esc stops", timeout=2)
+            self.run_worker(self._go_on_looking(search, otherwise))
+
+    async def _go_on_looking(self, search: going.Search, otherwise: str) -> None:
+        await asyncio.sleep(_PAUSE)
+        while self._search is search and not self._looked(search, otherwise):
+            await asyncio.sleep(_PAUSE)
+
+    def _looked(self, search: going.Search, otherwise: str) -> bool:
+        """Look for a while; tell whether that was the end of it."""
+        until = monotonic() + _SLICE
+        for at in search:
+            if at is None and monotonic() < until:
+                continue
+            if at is None:
+                return False
+            self._go(at, otherwise)
+            return True
+        self._go(None, otherwise)
+        return True
 
     def action_step(self, direction: int) -> None:
         """Go by an instruction."""
@@ -193,22 +228,26 @@ class Stepper(App[None]):
                 self._text = text or self._text
                 self.action_find_again(1)
             elif text:
-                at = going.place(self._playback, self.at, text, "goto")
-                self._go(at, f"nothing is executed at {text}")
+                search = going.place(self._playback, self.at, text, "goto")
+                self._look(search, f"nothing is executed at {text}")
         except BadInput as error:
             self.notify(str(error), severity="error", markup=False)
         else:
-            self.action_leave()
+            self._close()
 
     def action_find_again(self, direction: int) -> None:
         """Go to the next event with the text that was looked for, or to the last one before."""
         if self._text:
-            at = going.find(self._playback, self.at, self._text, forward=direction > 0)
+            search = going.find(self._playback, self.at, self._text, forward=direction > 0)
             where = "follows" if direction > 0 else "comes before"
-            self._go(at, f"no {self._text!r} {where}")
+            self._look(search, f"no {self._text!r} {where}")
 
     def action_leave(self) -> None:
-        """Close the line, and go back to the events."""
+        """Close the line, stop looking, and go back to the events."""
+        self._search = None
+        self._close()
+
+    def _close(self) -> None:
         self._prompt.display = False
         self._events.focus()
 

@@ -17,7 +17,15 @@ from pagewalk.chosen_events import moment
 from pagewalk.playback import Playback
 from pagewalk.tui.lines import EventLines
 
+Search = Iterator[int | None]
+"""What looks for a moment: None for each event that it is not, so that one may stop in between."""
+
 _DIGITS: Final = 16  # of an address, as an oops prints it
+
+
+def first(search: Search) -> int | None:
+    """Return the moment that a search comes to, if there is one."""
+    return next((at for at in search if at is not None), None)
 
 
 def following_instruction(playback: Playback, at: int) -> int | None:
@@ -35,23 +43,23 @@ def first_look(playback: Playback) -> int:
     return playback.preceding(playback.nr_events + 1, "fault") or playback.nr_events
 
 
-def place(playback: Playback, at: int, text: str, argument: str) -> int | None:
-    """Return the moment that is meant: an event's number, or "begin", "end", "fault"; or the next
+def place(playback: Playback, at: int, text: str, argument: str) -> Search:
+    """Look for the moment that is meant: an event's number, or "begin", "end", "fault"; or the next
     instruction at an address or symbol, from `at` on, and then from the beginning.
 
     If the event was left out, it is the next one that was not.
     """
     named = {"begin": 0, "end": playback.nr_events, "fault": first_look(playback)}
     if text in named:
-        return named[text]
+        return iter((named[text],))
     if text.isdecimal() and len(text) < _DIGITS:
         last = playback.nr_left_out + playback.nr_events
         if int(text) > last:
             bad(argument, text, f"an event's number, {last} at most")
-        return moment(playback.numbers, int(text))
+        return iter((moment(playback.numbers, int(text)),))
     rip = address(playback, text, argument)
     around = chain(range(at + 1, playback.nr_events + 1), range(1, at + 1))
-    return next((n for n in around if _rip(playback.event(n)) == rip), None)
+    return (n if _rip(playback.event(n)) == rip else None for n in around)
 
 
 def address(playback: Playback, text: str, argument: str) -> VirtAddr:
@@ -68,11 +76,11 @@ def address(playback: Playback, text: str, argument: str) -> VirtAddr:
     return VirtAddr(playback.symbols[name] + (parse_number(offset) if plus else 0))
 
 
-def find(playback: Playback, at: int, text: str, *, forward: bool) -> int | None:
-    """Return the next event, or the last one before `at`, in whose line a text occurs."""
+def find(playback: Playback, at: int, text: str, *, forward: bool) -> Search:
+    """Look for the next event, or the last one before `at`, in whose line a text occurs."""
     lines, text = EventLines(playback), text.lower()
     moments = range(at + 1, playback.nr_events + 1) if forward else range(at - 1, 0, -1)
-    return next((n for n in moments if lines.of(n).has(text)), None)
+    return (n if lines.of(n).has(text) else None for n in moments)
 
 
 def _instructions(playback: Playback, moments: range) -> Iterator[int]:

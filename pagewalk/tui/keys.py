@@ -47,8 +47,10 @@ KEYS: Final = (
     Key("w", "pane('walk')"),
     Key("t", "pane('tables')"),
     Key("tab", "app.focus_next", "Tab Enter", "to the tables and back; Enter unfolds an entry"),
-    Key("escape", "leave", "Esc", "back to the events; do not ask"),
+    Key("escape", "leave", "Esc", "back to the events; do not ask, do not look any further"),
     Key("d", "theme", "d", "dark or light"),
     Key("question_mark,h", "help", "?", "this", "Help"),
-    Key("q", "quit", "q", "quit", "Quit"),
+    Key("ctrl+z", "suspend_process", "Ctrl-Z", "to the shell; fg comes back"),
+    Key("q", "quit", "q", "quit (also Ctrl-C)", "Quit"),
+    Key("ctrl+c", "quit"),
 )

@@ -47,6 +47,7 @@ def document(
         "ending": playback.ending,
         "nrEvents": playback.nr_events,
         "nrLeftOut": playback.nr_left_out,
+        "hasTelling": playback.has_telling,
         "nrInstructions": playback.nr_instructions,
         "nrTables": len(playback.values.frames),
         "levels": paging.levels,

@@ -33,15 +33,16 @@ class Page {
     this.goTo(fault.length ? fault.at(-1) : facts.nrEvents);
   }
 
-  showFacts({ ending, nrEvents, nrLeftOut, nrInstructions, nrTables, columns }) {
+  showFacts({ ending, nrEvents, nrLeftOut, hasTelling, nrInstructions, nrTables, columns }) {
     byId("ending").textContent = ending;
     const nrShown = columns.tableFrame.length;
     const parts = [
       `${grouped(nrEvents)} events of a run of ${grouped(nrInstructions)} instructions`,
     ];
     if (nrLeftOut) {
+      const which = hasTelling ? "none" : "some";
       parts.push(
-        `${grouped(nrLeftOut)} others are left out, none of which changes a table, faults or switches CR3`,
+        `${grouped(nrLeftOut)} others are left out, ${which} of which change a table, fault or switch CR3`,
       );
     }
     if (nrShown < nrTables) {
@@ -87,6 +88,7 @@ class Page {
       if (key === "Escape") target.blur();
       return;
     }
+    if (key.startsWith("Arrow") && target.matches(".scroll")) return;
     const onRange = target.matches("input[type=range]");
     const onButton = target.matches("button, input[type=checkbox]");
     const jump = JUMPS.find((one) => one.key === key.toLowerCase());

@@ -49,12 +49,10 @@ class SlotsView {
       tasks.filter(([, name]) => isReference(name)).map(([frame, name]) => [name, frame]),
     );
     const first = byId("all-slots").checked ? 0 : ENTRIES / 2;
-    const all = this.columns(tasks, first);
+    const all = this.columns(tasks, references, first);
     const columns = all.slice(0, MOST_COLUMNS);
-    const slots = this.slots(columns, references, first);
-    const rows = slots.map((slot) => this.row(slot, columns, references));
-    const nrMarked = rows.filter((row) => row.querySelector(".unsynced")).length;
-    byId("slots-summary").textContent = this.summary(tasks, all.length, nrMarked);
+    const rows = this.slots(columns, first).map((slot) => this.row(slot, columns));
+    byId("slots-summary").textContent = this.summary(tasks, all);
     byId("matrix").replaceChildren(
       element(
         "table",
@@ -80,16 +78,34 @@ class SlotsView {
     );
   }
 
-  /** Tasks whose entries are alike from slot `first` on share a column; init_mm has the first. */
-  columns(tasks, first) {
+  /** Tasks whose entries are alike from slot `first` on share a column; init_mm has the first, and
+   * those with marks are before the others, of which some may have no room. */
+  columns(tasks, references, first) {
     const found = new Map();
     for (const [frame, name] of tasks) {
       const key = isReference(name) ? name : `${isUsers(name)} ${this.signature(frame, first)}`;
       if (!found.has(key)) found.set(key, { frame, names: [] });
       found.get(key).names.push(name);
     }
-    const isFirst = ({ names: [name] }) => Number(name === "init_mm");
-    return [...found.values()].sort((a, b) => isFirst(b) - isFirst(a));
+    for (const column of found.values()) column.marks = this.marks(column, references, first);
+    const rank = ({ names: [name], marks }) => (name === "init_mm" ? 0 : marks.size ? 1 : 2);
+    return [...found.values()].sort((a, b) => rank(a) - rank(b));
+  }
+
+  /** The slots of a column that are not as init_mm's, with how they differ. */
+  marks(column, references, first) {
+    const found = new Map();
+    const reference = referenceOf(column, references);
+    if (reference === undefined) return found;
+    const { halves, tables } = this.run;
+    const [ours, theirs] = [tables.get(reference), tables.get(column.frame)];
+    for (let slot = first; slot < ENTRIES; slot++) {
+      const [i, j] = [2 * (ours + slot), 2 * (theirs + slot)];
+      if (!((halves[i] ^ halves[j]) & ~0x60) && halves[i + 1] === halves[j + 1]) continue;
+      const verdict = this.verdict(column, slot, reference);
+      if (verdict) found.set(slot, verdict);
+    }
+    return found;
   }
 
   /** What a table holds from slot `first` on, the CPU's own bits aside, as text. */
@@ -106,7 +122,7 @@ class SlotsView {
 
   /** The slots that are shown: all in use if asked for, of the kernel's half if none has anything
    * to tell. */
-  slots(columns, references, first) {
+  slots(columns, first) {
     const used = [...Array(ENTRIES).keys()]
       .slice(first)
       .filter((slot) =>
@@ -114,8 +130,7 @@ class SlotsView {
       );
     const telling = used.filter(
       (slot) =>
-        this.everChanged.has(slot) ||
-        columns.some((column) => this.verdict(column, slot, references)),
+        this.everChanged.has(slot) || columns.some(({ marks }) => marks.has(slot)),
     );
     return byId("all-slots").checked || !telling.length ? used : telling;
   }
@@ -126,16 +141,15 @@ class SlotsView {
   }
 
   /** How a task's entry differs from init_mm's: "unsynced", "other", or null. */
-  verdict({ frame, names: [name] }, slot, references) {
-    const reference = references.get(isUsers(name) ? "init_mm (user)" : "init_mm");
-    if (reference === undefined || reference === frame || this.own.has(slot)) return null;
+  verdict({ frame }, slot, reference) {
+    if (this.own.has(slot)) return null;
     const [ours, theirs] = [this.entry(reference, slot), this.entry(frame, slot)];
     if (ours === UNTOLD || theirs === UNTOLD) return null;
     if ((ours & ~ACCESSED_DIRTY) === (theirs & ~ACCESSED_DIRTY)) return null;
     return theirs & ~ACCESSED_DIRTY ? "other" : "unsynced";
   }
 
-  row(slot, columns, references) {
+  row(slot, columns) {
     const { levels } = this.run.facts;
     const va = vaBelow(0n, slot, levels, levels);
     const region = this.run.region(va);
@@ -152,7 +166,7 @@ class SlotsView {
       ),
       columns.map((column) => {
         const entry = this.entry(column.frame, slot);
-        const verdict = this.verdict(column, slot, references);
+        const verdict = column.marks.get(slot);
         const mark = { unsynced: "✕ unsynced", other: "≠ another entry" }[verdict];
         return element(
           "td",
@@ -173,19 +187,38 @@ class SlotsView {
     );
   }
 
-  summary(tasks, nrColumns, nrMarked) {
-    const tables = `${grouped(tasks.length)} table${tasks.length === 1 ? "" : "s"}`;
+  summary(tasks, columns) {
+    const nrColumns = columns.length;
+    const tables = counted(tasks.length, "table");
     const alike = nrColumns < tasks.length ? ", those that are alike in one column" : "";
     const shown =
       nrColumns > MOST_COLUMNS
         ? `, the first ${MOST_COLUMNS} of ${grouped(nrColumns)} columns`
         : "";
-    const verdict = nrMarked
-      ? `${nrMarked} slot${nrMarked === 1 ? "" : "s"} unsynced: init_mm has what a task lacks`
-      : "every task has what init_mm has";
+    const slots = (verdict) =>
+      new Set(
+        columns.flatMap(({ marks }) => [...marks.keys()].filter((i) => marks.get(i) === verdict)),
+      ).size;
+    const [nrUnsynced, nrOther] = [slots("unsynced"), slots("other")];
+    const verdicts = [];
+    if (nrUnsynced) {
+      verdicts.push(`${counted(nrUnsynced, "slot")} unsynced: init_mm has what a task lacks`);
+    }
+    if (nrOther) verdicts.push(`${counted(nrOther, "slot")} in which a task has another entry`);
+    const verdict = verdicts.join("; ") || "every task has what init_mm has";
     const aside = tasks.some(([, name]) => isUsers(name)) ? ", tables for user mode aside" : "";
-    return `${tables}${alike}${shown}: ${verdict}${aside}`;
+    const told = this.run.ram ? "" : ", as far as the trace tells";
+    return `${tables}${alike}${shown}: ${verdict}${aside}${told}`;
   }
+}
+
+function counted(number, what) {
+  return `${grouped(number)} ${what}${number === 1 ? "" : "s"}`;
+}
+
+/** Return the table that a column is held against, if there is one: init_mm's of its kind. */
+function referenceOf({ names: [name] }, references) {
+  return references.get(isUsers(name) ? "init_mm (user)" : "init_mm");
 }
 
 function isReference(name) {

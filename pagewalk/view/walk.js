@@ -62,7 +62,8 @@ class WalkView {
       va = readNumber(typed);
     } else {
       const [, name, offset] = typed.match(/^([^+\s]+)(?:\+([0-9a-fx]+))?$/i) ?? [];
-      const base = this.facts.symbols[name];
+      const { symbols } = this.facts;
+      const base = Object.hasOwn(symbols, name) ? symbols[name] : undefined;
       const added = readNumber(offset ?? "0");
       if (base !== undefined && added !== null) va = BigInt(base) + added;
     }

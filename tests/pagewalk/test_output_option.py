@@ -129,6 +129,14 @@ def test_registers_are_recorded(tmp_path, source, ending):
     assert store.registers[7] == 0x1000
 
 
+def test_registers_are_recorded_where_python_writes_before_any_instruction(tmp_path):
+    output = str(tmp_path / "run.jsonl.zst")
+
+    _, text, _ = run_cli("run", "sync-race", "-o", output, "--registers", parse=False)
+
+    assert f"\n{output}: 152 events, 87 instructions" in text
+
+
 def test_a_tenet_trace_has_registers_without_being_asked(tmp_path, source):
     output = tmp_path / "t.tenet"
 

@@ -242,6 +242,19 @@ def test_a_trace_tells_nothing_that_was_not_so(tmp_path, scenario):
     assert [one for one in told if one[2] != one[3] and one[3] is not None] == []
 
 
+@pytest.mark.parametrize(("keep", "has"), [(20, False), (380, True), (None, True)])
+def test_it_knows_whether_what_tells_most_is_all_there(tmp_path, keep, has):
+    from pagewalk.cli import main
+
+    path = str(tmp_path / "run.jsonl.zst")
+    main(["run", "hot-readd", "-o", path])
+
+    playback, _ = play_back("hot-readd", arguments(), keep=keep)
+
+    assert playback.has_telling == has
+    assert read_back(read_trace(path), keep=keep).has_telling == has
+
+
 def test_what_a_walk_read_was_there_from_the_beginning(told):
     playback = told(STORE, STORE, walk((4, PGD, 0x9047, 0x9067)))
 

@@ -369,3 +369,12 @@ def test_neighbouring_slots_are_told_together():
     assert "__kernel_physical_mapping_init: fills slots 275..290 of init_mm" in text
     assert "sync_global_pgds: ffff898000000000 - ffff917fffffffff, fills 16 entries of 1" in text
     assert "slots 275..290 are in every task's table" in text
+
+
+def test_the_walk_in_a_trace_begins_at_the_cr3_of_its_own_cpu():
+    _, text, _ = run_cli("run", "sync-race", "--trace=all", parse=False)
+
+    fault = text.partition("<-- faults\n")[2].splitlines()
+    cr3, top = fault[1].split()[2].strip(","), fault[2].partition(" at ")[2].partition(":")[0]
+
+    assert int(cr3, 16) == int(top, 16) & -0x1000

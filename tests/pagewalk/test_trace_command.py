@@ -1,6 +1,7 @@
 """`pagewalk trace FILE.S`: what it prints of a run, through the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 from support.cli import run_cli
@@ -313,6 +314,16 @@ def test_the_text_names_the_handler_and_its_stack():
     assert status == 0
     assert "<-- faults\n    #PF at 0xdead000: supervisor read, not-present" in text
     assert "-> handler 0xffffffff81000039 (page_fault+0x0/0x10), CPL 0, RSP 0xffff" in text
+
+
+def test_the_walk_of_a_handled_fault_begins_at_the_cr3_that_its_handler_replaces(traced):
+    source = Path("docs/examples/handler.S").read_text()
+    switch = "mov rax, cr3\n or rax, 0x18\n mov cr3, rax\n"
+
+    _, text, _ = traced(source.replace("    mov     rsi, cr2", switch), parse=False)
+
+    (switched,) = (line.split() for line in text.splitlines() if line.startswith("    CR3 0x"))
+    assert f"    CR3 = {switched[1]}, 4 levels" in text.splitlines()
 
 
 def test_an_idt_of_limit_0_shuts_the_machine_down(traced):

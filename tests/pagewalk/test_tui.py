@@ -20,6 +20,7 @@ from pagewalk.traces.reading import read_trace
 from pagewalk.tui.going import (
     address,
     find,
+    first,
     first_look,
     following_instruction,
     place,
@@ -296,19 +297,19 @@ def test_an_event_that_changes_an_entry_is_marked_and_so_is_the_entry(playback):
 def test_one_goes_to_a_number_an_address_or_a_symbol(playback):
     end, stop = playback.nr_events, playback.event(playback.nr_events).stop
 
-    assert place(playback, 5, "12", "goto") == 12
-    assert place(playback, 5, f"{stop.rip:#x}", "goto") == end
-    assert place(playback, 5, f"{stop.rip:016x}", "goto") == end
-    assert place(playback, 5, playback.symbolise(stop.rip), "goto") == end
-    assert place(playback, 5, "fault", "goto") == end
-    assert place(playback, 5, "begin", "goto") == 0
-    assert place(playback, 5, "memcpy_erms", "goto") is None
+    assert first(place(playback, 5, "12", "goto")) == 12
+    assert first(place(playback, 5, f"{stop.rip:#x}", "goto")) == end
+    assert first(place(playback, 5, f"{stop.rip:016x}", "goto")) == end
+    assert first(place(playback, 5, playback.symbolise(stop.rip), "goto")) == end
+    assert first(place(playback, 5, "fault", "goto")) == end
+    assert first(place(playback, 5, "begin", "goto")) == 0
+    assert first(place(playback, 5, "memcpy_erms", "goto")) is None
 
 
 def test_behind_the_last_time_that_an_address_is_executed_comes_the_first(playback):
     at = moments(playback, Executed)[3]
 
-    assert place(playback, at, f"{playback.event(at).rip:#x}", "goto") == at
+    assert first(place(playback, at, f"{playback.event(at).rip:#x}", "goto")) == at
 
 
 def test_a_number_is_gone_to_and_one_past_the_end_is_refused(playback):
@@ -319,17 +320,46 @@ def test_a_number_is_gone_to_and_one_past_the_end_is_refused(playback):
 
 
 def test_a_text_is_found_and_found_again(playback):
-    first = find(playback, 0, "RSP", forward=True)
-    second = find(playback, first, "RSP", forward=True)
+    one = first(find(playback, 0, "RSP", forward=True))
+    two = first(find(playback, one, "RSP", forward=True))
 
     seen = press(playback, *answer("slash", "RSP"), "full_stop", "full_stop", "comma", at=0)
 
-    assert 0 < first < second
-    assert seen.at == second
+    assert 0 < one < two
+    assert seen.at == two
 
 
-def test_a_text_that_is_nowhere_is_not_found(playback):
-    assert press(playback, *answer("slash", "cpuid")).said == ["no 'cpuid' follows"]
+@pytest.fixture
+def patient(monkeypatch):
+    """Every event takes as long to look at as many do."""
+    monkeypatch.setattr("pagewalk.tui.app._SLICE", -1)
+    monkeypatch.setattr("pagewalk.tui.app._PAUSE", 0)
+
+
+def test_what_takes_long_to_find_is_found_in_the_end(playback, patient):
+    seen = press(playback, *answer("slash", "RSP"), at=0)
+
+    assert seen.said == ["still looking; Esc stops"]
+    assert seen.at == first(find(playback, 0, "RSP", forward=True))
+
+
+@pytest.mark.parametrize(("key", "at"), [("escape", 1), ("end", 97)])
+def test_keys_are_heard_while_it_looks_and_whoever_goes_on_is_left_there(
+    playback, patient, monkeypatch, key, at
+):
+    monkeypatch.setattr("pagewalk.tui.app._PAUSE", 0.1)
+
+    seen = press(playback, *answer("slash", "cpuid"), key, at=1)
+
+    assert (seen.at, seen.said) == (at, ["still looking; Esc stops"])
+
+
+@pytest.mark.parametrize("text", ["cpuid", "[rax]", "[/]"])
+def test_a_text_that_is_nowhere_is_not_found(playback, text):
+    seen = press(playback, *answer("slash", text), toasts=True)
+
+    assert seen.said == [f"no {text!r} follows"]
+    assert seen.said[0] in seen.screen
 
 
 def test_keys_are_text_while_one_types(playback):
@@ -383,6 +413,16 @@ def test_it_follows_the_terminal_when_that_grows_and_shrinks(playback, opened, s
     assert press(playback, size=WIDE, resize=SMALL).screen == small.screen
 
 
+@pytest.mark.parametrize("size", [(60, 12), (20, 5)])
+def test_the_current_event_is_seen_however_low_the_terminal(playback, size):
+    assert "▶" in press(playback, size=size).screen
+
+
+@pytest.mark.parametrize("before", [(), ("a",), ("question_mark",)])
+def test_ctrl_c_quits_whatever_is_open(playback, before):
+    assert press(playback, *before, "ctrl+c").app._exit
+
+
 def test_light_is_another_theme(playback):
     assert press(playback, "d").app.theme == "textual-light"
 
@@ -398,15 +438,15 @@ def test_without_colours_the_same_is_said(playback, opened, monkeypatch):
 
 def test_of_a_long_run_the_first_events_are_left_out_and_the_others_keep_their_numbers():
     playback = play("vmemmap-subpmd", keep=50)
-    first = next(at for at in range(1, 51) if playback.numbers[at - 1] > at)
+    told = next(at for at in range(1, 51) if playback.numbers[at - 1] > at)
 
-    seen = press(playback, "home", *["j"] * first)
+    seen = press(playback, "home", *["j"] * told)
 
     assert "the beginning; 47 events are left out" in seen.screen
-    assert f"event {playback.numbers[first - 1]} of 97" in seen.screen
-    assert f"⋮{playback.numbers[first - 1]}" in seen.screen
-    assert place(playback, 0, "97", "goto") == 50
-    assert place(playback, 0, f"{playback.numbers[first - 1] - 1}", "goto") == first
+    assert f"event {playback.numbers[told - 1]} of 97" in seen.screen
+    assert f"⋮{playback.numbers[told - 1]}" in seen.screen
+    assert first(place(playback, 0, "97", "goto")) == 50
+    assert first(place(playback, 0, f"{playback.numbers[told - 1] - 1}", "goto")) == told
 
 
 def test_an_instruction_that_was_kept_for_what_it_changed_has_its_registers():
@@ -457,8 +497,18 @@ def at_a_terminal(monkeypatch):
 
     shown = []
     monkeypatch.setattr(tui, "is_interactive", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(Stepper, "run", lambda app: shown.append(app))
     return shown
+
+
+def test_a_dumb_terminal_is_not_drawn_on(at_a_terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+
+    status, _, error = run_cli("tui", "vmemmap-subpmd", parse=False)
+
+    assert (status, at_a_terminal) == (2, [])
+    assert error == "pagewalk: TERM is dumb: expected a terminal that can be drawn on\n"
 
 
 def test_a_trace_file_is_shown_as_well(at_a_terminal, tmp_path):

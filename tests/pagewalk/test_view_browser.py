@@ -13,6 +13,7 @@ from support.page_rules import PAGINGS, python_s, random_tables, the_page_s
 
 from emu.walk import walk
 from kernel_model import Kernel, audit
+from kernel_model.ldt import write_ldt
 from kernel_model.pti import map_user_page
 from kernel_model.scenarios import prepare
 from pagewalk import render
@@ -60,13 +61,26 @@ def opened(shared, devdax):
     return shared
 
 
+@pytest.fixture(scope="module")
+def spare(browser, devdax):
+    """A tab for the pages that need no options: a new one takes longer than they do."""
+    opened = Opened(browser, devdax[2], viewport={"width": 1280, "height": 900}, **QUIET)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def show(browser, tmp_path):
+def show(browser, tmp_path, request):
     """Open the page of a playback, with the browser's options."""
     pages = []
 
     def opener(playback, **options):
-        pages.append(Opened(browser, write(tmp_path / "page.html", playback), **QUIET | options))
+        path = write(tmp_path / "page.html", playback)
+        if not options:
+            spare = request.getfixturevalue("spare")
+            spare.open(path)
+            return spare
+        pages.append(Opened(browser, path, **QUIET | options))
         return pages[-1]
 
     yield opener
@@ -202,21 +216,26 @@ def test_a_table_that_an_entry_leads_to_is_shown_among_the_tables(opened):
     assert f"PD at {lead.inner_text()}" in opened.text(".row.chosen")
 
 
-def test_what_is_no_address_is_refused_in_words(opened):
-    opened.walk("zork")
+@pytest.mark.parametrize("text", ["zork", "constructor"])
+def test_what_is_no_address_is_refused_in_words(opened, text):
+    opened.walk(text)
 
-    assert opened.text("#address-error").startswith("zork: expected an address")
+    assert opened.text("#address-error").startswith(f"{text}: expected an address")
 
 
 def test_it_is_animated_entry_by_entry(browser, devdax):
     one = Opened(browser, devdax[2], reduced_motion="no-preference")
+    one.page.clock.install(time=0)
+    one.page.clock.pause_at(60)  # from here on it goes only where it is told to
     one.walk("0xffff888000001234", task="init_mm")
+    parts = one.page.locator("#steps li, #verdict")
+    hidden = []
 
-    hidden = one.page.locator("#steps .hidden").count()
-    one.page.wait_for_selector("#verdict:not(.hidden)")
-    one.page.locator("#steps .hidden").first.wait_for(state="detached")
+    for _ in range(parts.count()):
+        one.page.clock.run_for(650)
+        hidden.append(one.page.locator(".hidden").count())
 
-    assert hidden >= 2
+    assert hidden == [2, 1, 0, 0]
     one.close()
 
 
@@ -271,6 +290,16 @@ def test_the_keys_go_through_the_run(opened, devdax):
     opened.wait_at(end)
 
 
+def test_the_arrows_scroll_the_slots_while_one_is_there(opened, devdax):
+    opened.page.focus("#matrix")
+
+    opened.page.keyboard.press("ArrowLeft")
+    opened.page.keyboard.press("f")
+    opened.page.wait_for_timeout(50)
+
+    assert opened.at() == devdax[0].nr_events
+
+
 def test_the_state_is_that_of_the_moment(opened, devdax):
     playback, _, _ = devdax
     switch = playback.moments("switch")[0]
@@ -286,6 +315,12 @@ def test_the_state_is_that_of_the_moment(opened, devdax):
         .inner_text()
         .startswith(f"{playback.numbers[switch - 1]:,}")
     )
+
+
+def test_it_says_what_is_left_out(opened, devdax):
+    left_out = f"{devdax[0].nr_left_out:,} others are left out"
+
+    assert f"{left_out}, none of which change a table, fault or switch CR3" in opened.text("header")
 
 
 def test_registers_that_were_recorded_are_shown(show):
@@ -416,6 +451,24 @@ def test_tasks_that_are_alike_share_a_column_until_the_user_half_counts(show):
     assert {"one and 1 like it", "two"} <= set(heads.all_inner_texts())
 
 
+def test_what_is_marked_has_room_before_the_columns_that_only_differ(show):
+    kernel = Kernel("6.17", pti=True)
+    capture = Capture()
+    with capture.recording(kernel):
+        for i in range(45):
+            write_ldt(kernel, kernel.fork(f"own-{i}").mm, 0, 0x00CF93000000FFFF)
+        for name, entry in (("lacks", 0), ("other", 0x1067)):
+            slot = kernel.pgtable.pgd_offset(kernel.fork(name).mm.pgd, kernel.layout.va(0))
+            kernel.pgtable.set(slot, entry, by="a test")
+    one = show(capture.playback("two of 47", ""))
+
+    heads = one.page.locator("#matrix thead th").all_inner_texts()
+
+    assert (len(heads), heads[:2], set(heads[2:4])) == (41, ["slot", "init_mm"], {"lacks", "other"})
+    assert "1 slot unsynced" in one.text("#slots-summary")
+    assert "1 slot in which a task has another entry" in one.text("#slots-summary")
+
+
 def test_of_a_trace_it_says_what_nobody_told(show, tmp_path):
     from pagewalk.cli import main
 
@@ -426,6 +479,7 @@ def test_of_a_trace_it_says_what_nobody_told(show, tmp_path):
 
     assert steps[-1].split()[-1] == "?"
     assert render.ENDS["untold"] in verdict
+    assert one.text("#slots-summary").endswith(", as far as the trace tells")
 
 
 # ------------------------------------------------------------------ looks

@@ -48,6 +48,12 @@ class Opened:
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
+        self.open(path)
+
+    def open(self, path: Path):
+        """Open another file in its place, and forget what happened so far."""
+        self.errors.clear()
+        self.requests.clear()
         self.url = path.as_uri()
         self.page.goto(self.url)
         self.page.wait_for_selector("body[data-at]")

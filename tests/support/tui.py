@@ -27,12 +27,15 @@ class Seen(NamedTuple):
     app: Stepper
 
 
-def press(playback, *keys, at=None, size=WIDE, resize=None, click=None):
-    """Begin at a moment, the end by default, press keys, and look at the screen."""
+def press(playback, *keys, at=None, size=WIDE, resize=None, click=None, toasts=False):
+    """Begin at a moment, the end by default, press keys, and look at the screen.
+
+    What is said is on it only with `toasts`.
+    """
     app = Stepper(playback, playback.nr_events if at is None else at)
 
     async def drive():
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=toasts) as pilot:
             for is_text, some in groupby(keys, key=lambda key: isinstance(key, Pasted)):
                 if is_text:
                     app.query_one(Input).value += next(some)
@@ -42,6 +45,7 @@ def press(playback, *keys, at=None, size=WIDE, resize=None, click=None):
                 await pilot.click(EventsPane, offset=click)
             if resize is not None:
                 await pilot.resize_terminal(*resize)
+            await app.workers.wait_for_complete()
             await pilot.pause()
             strips = app.screen._compositor.render_strips()
             screen = "\n".join(strip.text for strip in strips)
