@@ -54,13 +54,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "make a directory with a lab for one student",
         "example: pagewalk lab new four-levels --seed ada --dir lab2",
     )
-    new.add_argument("name", metavar="NAME", help="a lab, or its number")
-    new.add_argument("--seed", metavar="S", required=True, help="any text: a student's name")
-    new.add_argument("--dir", metavar="D", required=True, help="a new or empty directory")
+    new.add_argument("name", metavar="LAB", help="a lab, or its number")
+    new.add_argument("--seed", metavar="SEED", required=True, help="any text: a student's name")
+    new.add_argument("--dir", metavar="DIR", required=True, help="a new or empty directory")
     check = action("check", "check what a student has filled in", _CHECK_EPILOG)
-    check.add_argument("directory", metavar="D", help="a directory that `lab new` made")
-    check.add_argument("--lab", metavar="NAME", help="the lab that it must be")
-    check.add_argument("--seed", metavar="S", help="the seed that it must have")
+    check.add_argument("directory", metavar="DIR", help="a directory that `lab new` made")
+    check.add_argument("--lab", metavar="LAB", help="the lab that it must be")
+    check.add_argument("--seed", metavar="SEED", help="the seed that it must have")
     check.add_argument("--expect", metavar="full|N", help="exit with 1 below so many points")
     check.add_argument("-o", "--output", metavar="FILE", help="write the JSON to FILE, too")
     answers = action(
@@ -68,8 +68,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "print the answers and the completed files, for the teacher",
         "example: pagewalk lab answers cr3 --seed ada",
     )
-    answers.add_argument("name", metavar="NAME", help="a lab, or its number")
-    answers.add_argument("--seed", metavar="S", required=True, help="the seed of its numbers")
+    answers.add_argument("name", metavar="LAB", help="a lab, or its number")
+    answers.add_argument("--seed", metavar="SEED", required=True, help="the seed of its numbers")
     for sub in (listing, check, answers):
         sub.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -100,7 +100,7 @@ def _new(args: argparse.Namespace) -> int:
     from pagewalk.labs.directory import README, named_lab, read_seed, write
     from pagewalk.sources import shown
 
-    lab = named_lab("NAME", args.name)
+    lab = named_lab("LAB", args.name)
     names = write(Path(args.dir), lab, read_seed("--seed", args.seed))
     where = shown(args.dir)
     print(f"lab {lab.number}, {lab.title}, is in {where}: {', '.join(names)}")
@@ -155,7 +155,7 @@ def _write(file: str, document: str) -> None:
 def _answers(args: argparse.Namespace) -> int:
     from pagewalk.labs.directory import named_lab, read_seed, solved
 
-    lab = named_lab("NAME", args.name)
+    lab = named_lab("LAB", args.name)
     seed = read_seed("--seed", args.seed)
     texts = solved(lab, seed)
     if args.json:
