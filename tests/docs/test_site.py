@@ -111,6 +111,14 @@ def test_every_command_is_in_the_reference(site, command):
     assert f"pagewalk {command} [-h]" in page
 
 
+@pytest.mark.parametrize("action", ["list", "new", "check", "answers"])
+def test_a_command_below_a_command_is_there_with_its_options(site, action):
+    page = (site / "reference" / "command-line" / "index.html").read_text(encoding="utf-8")
+
+    assert f'<h3 id="lab-{action}">' in page
+    assert f"pagewalk lab {action} [-h]" in page
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_scenario_is_in_the_reference(site, scenario):
     page = (site / "reference" / "scenarios" / "index.html").read_text(encoding="utf-8")
