@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kernel_model.words import did_you_mean
 from pagewalk.arguments import bad, number
 
 if TYPE_CHECKING:
@@ -118,10 +119,7 @@ def _check(args: argparse.Namespace) -> int:
     lab = None if args.lab is None else named_lab("--lab", args.lab)
     seed = None if args.seed is None else read_seed("--seed", args.seed)
     given = read(directory, lab, seed)
-    most = given.lab.points
-    least = 0
-    if args.expect is not None:
-        least = most if args.expect == _FULL else number("--expect", args.expect, most=most)
+    least = 0 if args.expect is None else _points("--expect", args.expect, given.lab.points)
     with working("running what was filled in"):  # an endless answer takes its five seconds
         report = check(directory, given)
     document = json.dumps(results(report), indent=2)
@@ -132,6 +130,14 @@ def _check(args: argparse.Namespace) -> int:
     else:
         _show(report)
     return _OK if report.earned >= least else _FAILED
+
+
+def _points(argument: str, text: str, most: int) -> int:
+    if text == _FULL:
+        return most
+    if not text.isdecimal():
+        bad(argument, repr(text), f"full, or a number of points{did_you_mean(text, [_FULL])}")
+    return number(argument, text, most=most)
 
 
 def _show(report: "Report") -> None:

@@ -202,7 +202,7 @@ def test_a_lab_file_that_is_none_does_not_matter_where_lab_and_seed_are_given(la
         (["check", "nowhere"], ["DIR nowhere", "lab.toml"]),
         (["check", "."], ["DIR .", "lab new", "lab.toml"]),
         (["check", "lab", "--expect", "11"], ["--expect", "'11'", "0 to 10"]),
-        (["check", "lab", "--expect", "all"], ["--expect", "'all'"]),
+        (["check", "lab", "--expect", "all"], ["--expect", "'all'", "full"]),
         (["check", "lab", "--lab", "zork"], ["--lab", "'zork'", "four-levels"]),
         (["check", "lab", "-o", "no/file"], ["-o", "no/file", "No such file"]),
         (["answers", "four-level", "--seed", "x"], ["LAB", "did you mean four-levels?"]),
