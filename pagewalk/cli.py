@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 from kernel_model.words import did_you_mean
@@ -50,6 +49,17 @@ bad input, 130 interrupted
 example: pagewalk run vmemmap-devdax"""
 
 
+class Version(argparse.Action):
+    """Prints the version, and loads only then what knows it: a third of the time to the help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print it, and exit."""
+        from importlib.metadata import version
+
+        print(f"pagewalk {version('pagewalk')}")
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """Reports a usage error in one line, as every other error, with the name that was meant."""
 
@@ -83,7 +93,9 @@ def make_parser(command: str | None = None) -> Parser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"pagewalk {version('pagewalk')}")
+    parser.add_argument(
+        "--version", action=Version, nargs=0, help="show program's version number and exit"
+    )
     commands = parser.add_subparsers(
         title="commands", dest="command", metavar="COMMAND", required=True
     )
@@ -126,6 +138,15 @@ def _complete(line: str) -> None:
     complete(make_parser(next((word for word in line.split() if word in COMMANDS), None)))
 
 
+def _expect_command_first(arguments: Sequence[str]) -> None:
+    """Refuse an option that stands before the command: argparse would take its value for one."""
+    first = next(iter(arguments), "")
+    own = ("-h", "--help", "--version")
+    if first.startswith("-") and first not in (*own, "--"):
+        near = did_you_mean(first.partition("=")[0], own)
+        raise BadInput(f"{first}: expected COMMAND before its options{near} (try pagewalk --help)")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -137,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if sys.stdout is None:
             raise BadInput("standard output is closed: expected somewhere to write to")
+        _expect_command_first(arguments)
         args = make_parser(command).parse_args(arguments)
         status = import_module(f"pagewalk.commands.{args.command}").run(args)
         sys.stdout.flush()

@@ -68,6 +68,16 @@ def _builds(**_: Any) -> Iterable[str]:
     return BUILDS
 
 
+def _labs(**_: Any) -> Iterable[str]:
+    from pagewalk.labs import labs
+
+    return [lab.name for lab in labs()]
+
+
+def _init_mm(**_: Any) -> Iterable[str]:
+    return ("init_mm",)  # the other tables are there when a scenario has run
+
+
 def _settings(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:
     """Offer the parameters of the scenario that was typed before, and their choices."""
     from kernel_model.scenarios import SCENARIOS
@@ -102,14 +112,17 @@ _VALUES: Final[dict[str, Completer]] = {
     "SCENARIO": _scenarios,
     "S": _scenarios,
     "R": _releases,
-    "B": _builds,
+    "BUILD": _builds,
     "KEY=VALUE": _settings,
-    "T": lambda **_: ("init_mm",),  # the others are there when the scenario has run
+    "T": _init_mm,
+    "A": _init_mm,
+    "B": _init_mm,
     "FAMILY": _families,
     "FILE": FilesCompleter(),
     "FILE.S": _sources,
     "TRACE": _traces,
     "SCENARIO|TRACE|FILE.S": _runs,
     "DIR": FilesCompleter(directories=True),
+    "LAB": _labs,
     "SHELL": lambda **_: SHELLS,
 }

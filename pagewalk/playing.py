@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kernel_model.scenarios.spec import Scenario, Settings
 
 _BAR_FROM = 1 << 20  # pages: what takes less than a second or so needs no progress bar
+_RECORDED_BAR_FROM = 1 << 16  # and of those whose every instruction is written down
 
 
 class Recording(Protocol):
@@ -37,7 +38,7 @@ class Recording(Protocol):
 def add_scenario_options(parser: argparse.ArgumentParser) -> None:
     """Add what chooses a scenario's variant."""
     parser.add_argument("--release", metavar="R", help="a kernel release (default: the scenario's)")
-    parser.add_argument("--build", metavar="B", help="a build (default: the release's)")
+    parser.add_argument("--build", metavar="BUILD", help="a build (default: the release's)")
     parser.add_argument("--levels", metavar="4|5", default="4", help="paging levels (default: 4)")
     parser.add_argument(
         "--set",
@@ -107,7 +108,8 @@ def play(
             recorder = stack.enter_context(recording(kernel, keep=keep))
         if into is not None:
             stack.enter_context(into.of(kernel, found, values))
-        advance = stack.enter_context(progress("adding pages", found.nr_pages(values), _BAR_FROM))
+        least = _BAR_FROM if keep == 0 and into is None else _RECORDED_BAR_FROM
+        advance = stack.enter_context(progress("adding pages", found.nr_pages(values), least))
         guard = stack.enter_context(guarded(kernel.cpu))
         ending = found.play(kernel, values)
     if guard.interrupted:

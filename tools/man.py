@@ -34,11 +34,17 @@ def pages() -> dict[str, str]:
 
 def _page(parser: Parser, summary: str, see_also: list[str]) -> str:
     """Return the page of one parser, which is of no other use after it."""
-    notes, *examples = _EXAMPLES.split(parser.epilog or "")
-    parser.epilog = None
-    # One line for each text: a line that began with a dot would be a command to `man`.
-    parser.formatter_class = partial(argparse.HelpFormatter, width=1 << 20)
-    parser.prog = parser.prog.replace(" ", "-", 1)
+    below = _below(parser)
+    notes: list[str] = []
+    examples: list[str] = []
+    for each in (parser, *below):
+        note, *commands = _EXAMPLES.split(each.epilog or "")
+        notes += [textwrap.dedent(note).strip("\n")] if note.strip() else []
+        examples += [line.strip() for text in commands for line in text.strip().splitlines()]
+        each.epilog = None
+        # One line for each text: a line that began with a dot would be a command to `man`.
+        each.formatter_class = partial(argparse.HelpFormatter, width=1 << 20)
+    typed, parser.prog = parser.prog, parser.prog.replace(" ", "-", 1)
     data = {
         "description": summary,
         "manual_title": "pagewalk",
@@ -47,17 +53,31 @@ def _page(parser: Parser, summary: str, see_also: list[str]) -> str:
     page = Manpage(parser, _data=data)
     page.date = ""  # the same text on every day
     page.synopsis[:1] = page.prog.split("-", 1)
-    sections = {"notes": _as_it_is(notes), "examples": _as_it_is("".join(examples))}
+    sections = {"notes": _as_it_is("\n\n".join(notes)), "examples": _as_it_is("\n".join(examples))}
     sections["see also"] = ".nh\n" + ",\n".join(f".BR {_escaped(name)} (1)" for name in see_also)
     for heading, text in sections.items():
         if text:
             page.add_section(heading, ">", text)
-    return str(page)
+    text = str(page)
+    for sub in below:  # only the page is called with a dash: what is typed is not
+        name = sub.prog.rpartition(" ")[2]
+        for between in (" ", r"\fR \fI\,"):
+            text = text.replace(_escaped(parser.prog) + between + name, typed + between + name)
+    return text
+
+
+def _below(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """Return the parsers of a command's own commands."""
+    return [
+        sub
+        for action in parser._actions  # noqa: SLF001 (argparse has no other list of them)
+        if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001
+        for sub in action.choices.values()
+    ]
 
 
 def _as_it_is(text: str) -> str:
     """Return text that `man` neither fills nor reads commands from; nothing of nothing."""
-    text = textwrap.dedent(text).strip("\n")
     return f".nf\n{_escaped(text)}\n.fi" if text.strip() else ""
 
 

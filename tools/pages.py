@@ -39,8 +39,8 @@ def readme(heading: str) -> str:
 
 
 def commands() -> str:
-    """Describe every command as its parser does."""
-    return "\n\n".join("\n".join(_command(name)) for name in COMMANDS)
+    """Describe every command, and those below it, as their parsers do."""
+    return "\n\n".join("\n".join(_command(make_parser(n).commands[n], "##")) for n in COMMANDS)
 
 
 def scenarios() -> str:
@@ -72,16 +72,19 @@ def _scenario(scenario: Scenario) -> Iterator[str]:
         yield f"`{parameter.name}={' / '.join(values)}`\n:   {_plain(parameter.help + one_of)}\n"
 
 
-def _command(name: str) -> Iterator[str]:
-    parser = make_parser(name).commands[name]
+def _command(parser: argparse.ArgumentParser, heading: str) -> Iterator[str]:
     usage = parser.format_usage().split()[1:]  # as one line: argparse breaks it for a terminal
-    yield f"## {name}\n\n{parser.description}\n"
+    yield f"{heading} {parser.prog.removeprefix('pagewalk ')}\n\n{parser.description}\n"
     yield f"```text\n{textwrap.fill(' '.join(usage), 84, subsequent_indent=INDENT)}\n```\n"
     for action in parser._actions:  # noqa: SLF001
         if action.help:
             yield f"{_named(action)}\n:   {_plain(action.help)}\n"
     if parser.epilog:
-        yield f"```text\n{parser.epilog.strip()}\n```"
+        yield f"```text\n{parser.epilog.strip()}\n```\n"
+    for action in parser._actions:  # noqa: SLF001
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for sub in action.choices.values():
+                yield from _command(sub, f"{heading}#")
 
 
 def _named(action: argparse.Action) -> str:

@@ -106,8 +106,8 @@ def draw_walk(walk: Walk, root: int, path: Path) -> None:
     drawing.save(path, int(y) + 50)
 
 
-def draw_entry(entry: int, path: Path) -> None:
-    """The bits of an entry: what they are, and their values in one."""
+def draw_entry(entry: int, level: int, path: Path) -> None:
+    """The bits of an entry: what they are at its level, and their values in one."""
     drawing = Drawing(
         "The bits of an entry",
         "Bit 63 is XD, 62 to 59 the protection key, 51 to 12 the address, 8 to 0 the flags.",
@@ -124,7 +124,7 @@ def draw_entry(entry: int, path: Path) -> None:
         (11, 9, "ign.", 42),
     ]
     for bit in range(8, -1, -1):
-        lower += [(bit, bit, CACHING.get(1 << bit) or flags_text(1 << bit, 2), 33.3)]
+        lower += [(bit, bit, CACHING.get(1 << bit) or flags_text(1 << bit, level), 33.3)]
     drawing.text(0, 14, f"{entry:#x}", "code head")
     for y, fields in ((28, upper), (118, lower)):
         left = 0.0
@@ -263,7 +263,7 @@ def main() -> int:
     walk = kernel.walk_under(kernel.paging(kernel.init_mm), VirtAddr(fault.address))
     draw_address(fault.address, where / "address.svg")
     draw_walk(walk, kernel.init_mm.pgd, where / "walk.svg")
-    draw_entry(walk.steps[-1].entry, where / "entry.svg")
+    draw_entry(walk.steps[-1].entry, walk.steps[-1].level, where / "entry.svg")
     draw_roots(kernel, task.comm, task.mm, fault, where / "roots.svg")
     draw_rights(where / "rights.svg")
     return 0

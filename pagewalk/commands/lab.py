@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kernel_model.words import did_you_mean
 from pagewalk.arguments import bad, number
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "make a directory with a lab for one student",
         "example: pagewalk lab new four-levels --seed ada --dir lab2",
     )
-    new.add_argument("name", metavar="NAME", help="a lab, or its number")
-    new.add_argument("--seed", metavar="S", required=True, help="any text: a student's name")
-    new.add_argument("--dir", metavar="D", required=True, help="a new or empty directory")
+    new.add_argument("name", metavar="LAB", help="a lab, or its number")
+    new.add_argument("--seed", metavar="SEED", required=True, help="any text: a student's name")
+    new.add_argument("--dir", metavar="DIR", required=True, help="a new or empty directory")
     check = action("check", "check what a student has filled in", _CHECK_EPILOG)
-    check.add_argument("directory", metavar="D", help="a directory that `lab new` made")
-    check.add_argument("--lab", metavar="NAME", help="the lab that it must be")
-    check.add_argument("--seed", metavar="S", help="the seed that it must have")
+    check.add_argument("directory", metavar="DIR", help="a directory that `lab new` made")
+    check.add_argument("--lab", metavar="LAB", help="the lab that it must be")
+    check.add_argument("--seed", metavar="SEED", help="the seed that it must have")
     check.add_argument("--expect", metavar="full|N", help="exit with 1 below so many points")
     check.add_argument("-o", "--output", metavar="FILE", help="write the JSON to FILE, too")
     answers = action(
@@ -68,8 +69,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "print the answers and the completed files, for the teacher",
         "example: pagewalk lab answers cr3 --seed ada",
     )
-    answers.add_argument("name", metavar="NAME", help="a lab, or its number")
-    answers.add_argument("--seed", metavar="S", required=True, help="the seed of its numbers")
+    answers.add_argument("name", metavar="LAB", help="a lab, or its number")
+    answers.add_argument("--seed", metavar="SEED", required=True, help="the seed of its numbers")
     for sub in (listing, check, answers):
         sub.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -100,7 +101,7 @@ def _new(args: argparse.Namespace) -> int:
     from pagewalk.labs.directory import README, named_lab, read_seed, write
     from pagewalk.sources import shown
 
-    lab = named_lab("NAME", args.name)
+    lab = named_lab("LAB", args.name)
     names = write(Path(args.dir), lab, read_seed("--seed", args.seed))
     where = shown(args.dir)
     print(f"lab {lab.number}, {lab.title}, is in {where}: {', '.join(names)}")
@@ -112,16 +113,15 @@ def _check(args: argparse.Namespace) -> int:
     from pagewalk.labs.checking import check
     from pagewalk.labs.directory import named_lab, read, read_seed
     from pagewalk.labs.gradescope import results
+    from pagewalk.terminal import working
 
     directory = Path(args.directory)
     lab = None if args.lab is None else named_lab("--lab", args.lab)
     seed = None if args.seed is None else read_seed("--seed", args.seed)
     given = read(directory, lab, seed)
-    most = given.lab.points
-    least = 0
-    if args.expect is not None:
-        least = most if args.expect == _FULL else number("--expect", args.expect, most=most)
-    report = check(directory, given)
+    least = 0 if args.expect is None else _points("--expect", args.expect, given.lab.points)
+    with working("running what was filled in"):  # an endless answer takes its five seconds
+        report = check(directory, given)
     document = json.dumps(results(report), indent=2)
     if args.output is not None:
         _write(args.output, document)
@@ -130,6 +130,14 @@ def _check(args: argparse.Namespace) -> int:
     else:
         _show(report)
     return _OK if report.earned >= least else _FAILED
+
+
+def _points(argument: str, text: str, most: int) -> int:
+    if text == _FULL:
+        return most
+    if not text.isdecimal():
+        bad(argument, repr(text), f"full, or a number of points{did_you_mean(text, [_FULL])}")
+    return number(argument, text, most=most)
 
 
 def _show(report: "Report") -> None:
@@ -155,7 +163,7 @@ def _write(file: str, document: str) -> None:
 def _answers(args: argparse.Namespace) -> int:
     from pagewalk.labs.directory import named_lab, read_seed, solved
 
-    lab = named_lab("NAME", args.name)
+    lab = named_lab("LAB", args.name)
     seed = read_seed("--seed", args.seed)
     texts = solved(lab, seed)
     if args.json:

@@ -149,7 +149,7 @@ def _said(directory: Path) -> Given:
     try:
         said = tomllib.loads(read_text(directory / LAB, MOST_TOML))
     except Unreadable as error:
-        bad("D", shown(str(directory)), f"a directory of `pagewalk lab new`; {LAB}: {error}")
+        bad("DIR", shown(str(directory)), f"a directory of `pagewalk lab new`; {LAB}: {error}")
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{file}: {shown(str(error))}: expected TOML") from None
     for key, kind in (("lab", str), ("seed", str), ("edition", int)):

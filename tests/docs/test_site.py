@@ -1,5 +1,7 @@
 """The site builds without a warning, fetches nothing, and has every page, command and name."""
 
+import fcntl
+import os
 import re
 import subprocess
 import sys
@@ -39,8 +41,20 @@ class Fetches(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The directory of the built site; the build says that there is nothing to complain of."""
-    where = tmp_path_factory.mktemp("site")
+    """The directory of the site, which is built once, however many processes the tests run in."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with (shared / "site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = shared / "built"
+        if not built.exists():
+            build(tmp_path_factory.mktemp("site")).rename(built)
+    return built
+
+
+def build(where):
+    """Build the site below a directory; the build says that there is nothing to complain of."""
     for name in ("docs", "tools"):
         copytree(ROOT / name, where / name)
     for name in ("README.md", "mkdocs.yml"):
@@ -95,6 +109,14 @@ def test_every_command_is_in_the_reference(site, command):
 
     assert f'<h2 id="{command}">' in page
     assert f"pagewalk {command} [-h]" in page
+
+
+@pytest.mark.parametrize("action", ["list", "new", "check", "answers"])
+def test_a_command_below_a_command_is_there_with_its_options(site, action):
+    page = (site / "reference" / "command-line" / "index.html").read_text(encoding="utf-8")
+
+    assert f'<h3 id="lab-{action}">' in page
+    assert f"pagewalk lab {action} [-h]" in page
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

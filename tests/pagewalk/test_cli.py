@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ LONG += ["--set", "start=128G", "--set", "size=6T"]
     [
         ([], ["COMMAND"]),
         (["zork"], ["'zork'", "run"]),
-        (["--zork"], ["COMMAND"]),
+        (["--zork"], ["--zork", "COMMAND"]),
+        (["--hlep"], ["did you mean --help?"]),
+        (["--levels", "4", "run", "vmemmap-devdax"], ["--levels", "COMMAND before its options"]),
         (["walk"], ["ADDR"]),
     ],
 )
@@ -83,13 +86,21 @@ def test_what_runs_nothing_loads_no_engine(arguments):
         "import sys; from pagewalk.cli import main\n"
         f"try: main({arguments!r})\n"
         "except SystemExit: pass\n"
-        "large = 'unicorn capstone keystone rich numpy zstandard pyarrow textual'\n"
+        "large = 'unicorn capstone keystone rich numpy zstandard pyarrow textual '\n"
+        "large += 'importlib.metadata'\n"
         "print(sorted(set(large.split()) & set(sys.modules)))"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_is_that_of_the_distribution(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+
+    assert (end.value.code, capsys.readouterr().out) == (0, f"pagewalk {version('pagewalk')}\n")
 
 
 def test_a_reader_that_leaves_gets_no_traceback():

@@ -45,6 +45,9 @@ def offered(line, directory=None):
         ("pagewalk walk 0x1000 --scenario hot", ["hot-readd"]),
         ("pagewalk sweep --family ke", ["keys"]),
         ("pagewalk completion f", ["fish"]),
+        ("pagewalk diff init_mm ", ["init_mm"]),
+        ("pagewalk lab new c", ["cr3", "cow"]),
+        ("pagewalk lab new cr3 --seed v", []),
         ("pagewalk walk 0xff", []),
     ],
 )

@@ -189,8 +189,8 @@ def test_a_lab_file_that_is_none_does_not_matter_where_lab_and_seed_are_given(la
     [
         ([], ["ACTION"]),
         (["zork"], ["'zork'", "list"]),
-        (["new", "cr4", "--seed", "x", "--dir", "new"], ["NAME", "'cr4'", "did you mean cr3?"]),
-        (["new", "99", "--seed", "x", "--dir", "new"], ["NAME", "'99'", "number"]),
+        (["new", "cr4", "--seed", "x", "--dir", "new"], ["LAB", "'cr4'", "did you mean cr3?"]),
+        (["new", "99", "--seed", "x", "--dir", "new"], ["LAB", "'99'", "number"]),
         (["new", "1", "--dir", "new"], ["--seed"]),
         (["new", "1", "--seed", "", "--dir", "new"], ["--seed", "''", "printable"]),
         (["new", "1", "--seed", "a\nb", "--dir", "new"], ["--seed", "'a\\nb'", "printable"]),
@@ -199,13 +199,13 @@ def test_a_lab_file_that_is_none_does_not_matter_where_lab_and_seed_are_given(la
         (["new", "1", "--seed", "x", "--dir", "lab"], ["--dir", "lab", "empty"]),
         (["new", "1", "--seed", "x", "--dir", "lab/README.md"], ["--dir", "README.md"]),
         (["new", "1", "--seed", "x", "--dir", "a\0b"], ["--dir", "a\\x00b"]),
-        (["check", "nowhere"], ["D nowhere", "lab.toml"]),
-        (["check", "."], ["D .", "lab new", "lab.toml"]),
+        (["check", "nowhere"], ["DIR nowhere", "lab.toml"]),
+        (["check", "."], ["DIR .", "lab new", "lab.toml"]),
         (["check", "lab", "--expect", "11"], ["--expect", "'11'", "0 to 10"]),
-        (["check", "lab", "--expect", "all"], ["--expect", "'all'"]),
+        (["check", "lab", "--expect", "all"], ["--expect", "'all'", "full"]),
         (["check", "lab", "--lab", "zork"], ["--lab", "'zork'", "four-levels"]),
         (["check", "lab", "-o", "no/file"], ["-o", "no/file", "No such file"]),
-        (["answers", "four-level", "--seed", "x"], ["NAME", "did you mean four-levels?"]),
+        (["answers", "four-level", "--seed", "x"], ["LAB", "did you mean four-levels?"]),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, words, tmp_path, monkeypatch):

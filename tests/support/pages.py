@@ -164,8 +164,13 @@ def run_line(line: str) -> tuple[int, str, str]:
     words = shlex.split(line, comments=True)
     if words[:2] == ["pagewalk", "tui"]:
         return _on_a_terminal(line), "", ""
+    *words, into, name = words if words[-2:-1] in ([">"], ["2>"]) else (*words, "", "")
     if words[0] == "pagewalk" and not set(" ".join(words)) & set("<>|"):
-        return run_cli(*words[1:], parse=False)
+        status, *streams = run_cli(*words[1:], parse=False)
+        if into:  # what a shell costs is another start of Python
+            Path(name).write_text(streams[into == "2>"], encoding="utf-8")
+            streams[into == "2>"] = ""
+        return status, streams[0], streams[1]
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=_environment())
     return done.returncode, done.stdout, done.stderr
 
