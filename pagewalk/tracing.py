@@ -2,7 +2,7 @@
 
 Knows what the command line and the source's header lines say, and how the run is cut into slices,
 so that events come while it goes on. Refuses to know what becomes of them (`commands.trace`,
-`playback_source`) and what a machine is made of (`bare`).
+`playback.of_source`) and what a machine is made of (`bare`).
 """
 
 import argparse

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pagewalk.playback_scenario import play_back
+from pagewalk.playback.of_scenario import play_back
 from pagewalk.tui.app import Stepper
 from pagewalk.tui.going import first_look
 

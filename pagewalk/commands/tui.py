@@ -1,7 +1,7 @@
 """`pagewalk tui SCENARIO|TRACE|FILE.S`: step through a run in a terminal, forwards and backwards.
 
 Knows where one begins, and what is needed to show anything. Refuses to know which run is meant and
-how it is played back (`playback_sources`), what is on the screen and what keys do (`tui`).
+how it is played back (`playback.choosing`), what is on the screen and what keys do (`tui`).
 """
 
 import argparse
@@ -10,10 +10,10 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from pagewalk.arguments import BadInput, bad
-from pagewalk.playback_sources import add_run_arguments, playback_of
+from pagewalk.playback.choosing import add_run_arguments, playback_of
 
 if TYPE_CHECKING:
-    from pagewalk.playback import Playback
+    from pagewalk.playback.moments import Playback
 
 _EPILOG: Final = """\
 TRACE is what `pagewalk run` or `pagewalk trace` has written with -o, .jsonl.zst or .parquet; with

@@ -1,7 +1,7 @@
 """`pagewalk view SCENARIO|TRACE|FILE.S`: a run as one web page, to look at instead of reading.
 
 Knows where the page goes. Refuses to know which run is meant and how it is played back
-(`playback_sources`), and what is in the page (`view`).
+(`playback.choosing`), and what is in the page (`view`).
 """
 
 import argparse
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from kernel_model.scenarios.spec import SCHEMA
 from pagewalk.arguments import BadInput, bad
-from pagewalk.playback_sources import add_run_arguments, playback_of
+from pagewalk.playback.choosing import add_run_arguments, playback_of
 from pagewalk.traces.files import FORMATS
 
 if TYPE_CHECKING:
-    from pagewalk.playback import Playback
+    from pagewalk.playback.moments import Playback
 
 _ENDING: Final = ".html"
 _BAR_FROM: Final = 1 << 18  # events: what takes less than a few seconds needs no progress bar

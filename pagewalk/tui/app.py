@@ -18,7 +18,7 @@ from textual.widgets import Input, Static
 
 from emu.paging import VirtAddr
 from pagewalk.arguments import BadInput
-from pagewalk.playback import Kind, Playback
+from pagewalk.playback.moments import Kind, Playback
 from pagewalk.tui import going
 from pagewalk.tui.keys import KEYS
 from pagewalk.tui.moment import Moment

@@ -1,8 +1,8 @@
 """Where one may go in a run: to the next instruction, to a number, to an address, to a text.
 
 Knows what people type to say where. Refuses to know what is shown there. A place is a moment's
-number of events, as `playback` has it; where there is none, None, and where what was typed means
-nothing, BadInput.
+number of events, as `playback.moments` has it; where there is none, None, and where what was typed
+means nothing, BadInput.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from emu.events import Delivered, Event, Executed, Faulted
 from emu.paging import VirtAddr
 from kernel_model.words import did_you_mean, is_number, parse_number
 from pagewalk.arguments import bad
-from pagewalk.chosen_events import moment
-from pagewalk.playback import Playback
+from pagewalk.playback.chosen_events import moment
+from pagewalk.playback.moments import Playback
 from pagewalk.tui.lines import EventLines
 
 Search = Iterator[int | None]

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from emu.events import Accessed, Delivered, Executed, Faulted, Walked
-from pagewalk.playback import Playback
+from pagewalk.playback.moments import Playback
 from pagewalk.render_trace import Faults, Lines, mnemonic
 
 Kind = Literal["beginning", "instruction", "read", "write", "walk", "other"]

@@ -2,7 +2,7 @@
 
 Knows which instruction and which address an event is about, and what the registers were. Refuses to
 know how that looks (`panes`), where one may go from here (`going`), and how a run is kept
-(`playback`).
+(`playback.moments`).
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from emu import PageFault, Paging, Trap, Walk
 from emu.events import Accessed, Delivered, Edited, Event, Executed, Faulted, Walked
 from emu.paging import PhysAddr, VirtAddr
 from emu.registers import GENERAL
-from pagewalk.entry_values import Change
-from pagewalk.playback import Playback, Untold
+from pagewalk.playback.entry_values import Change
+from pagewalk.playback.moments import Playback, Untold
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from textual.widgets import Static
 from emu import Walk
 from emu.paging import ENTRY_NAME, flags_text
 from kernel_model.pgtable import folded_name
-from pagewalk.playback import Untold
+from pagewalk.playback.moments import Untold
 from pagewalk.render import ENDS, end_text, rights_lines
 from pagewalk.render_trace import refusal_text
 from pagewalk.tui.lines import EventLines, Kind, Line

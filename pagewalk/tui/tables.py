@@ -1,7 +1,7 @@
 """The pane of tables: the current CPU's, from CR3 down, as a tree that unfolds.
 
 Knows which entries are shown, and that what somebody has unfolded stays so. Refuses to know what an
-entry held when (`playback`).
+entry held when (`playback.moments`).
 """
 
 from collections.abc import Iterator

@@ -17,7 +17,7 @@ from emu.registers import GENERAL
 from kernel_model.pgtable import folded_name, linux_name
 from kernel_model.words import show_size
 from pagewalk.entry_fields import fields
-from pagewalk.playback import Playback
+from pagewalk.playback.moments import Playback
 from pagewalk.render import DIFFERENCE, ENDS, HAS, HAS_NOT
 from pagewalk.render_trace import BLAMES, RULES, Lines
 

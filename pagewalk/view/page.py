@@ -12,7 +12,7 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
-from pagewalk.playback import Playback
+from pagewalk.playback.moments import Playback
 from pagewalk.view.document import document
 from pagewalk.view.packing import pack
 

@@ -8,10 +8,10 @@ from support.traces import CODE, OTHER_ROOT, ROOT
 from emu.events import Accessed, Cr3Switch, Edited, Executed, Faulted, Walked, WalkedStep
 from kernel_model import Kernel
 from kernel_model.scenarios import SCENARIOS
-from pagewalk.entry_values import Change, EntryValues
-from pagewalk.playback import Untold
-from pagewalk.playback_scenario import Capture, play_back
-from pagewalk.playback_trace import read_back
+from pagewalk.playback.entry_values import Change, EntryValues
+from pagewalk.playback.moments import Untold
+from pagewalk.playback.of_scenario import Capture, play_back
+from pagewalk.playback.of_trace import read_back
 from pagewalk.traces.reading import read_trace
 
 STORE = Executed(CODE, b"\x48\x89\x07")  # mov [rdi], rax

@@ -13,9 +13,9 @@ from emu.events import Delivered, Edited, Executed, Faulted
 from emu.paging import A, D
 from emu.registers import GENERAL
 from pagewalk.arguments import BadInput
-from pagewalk.playback_scenario import play_back
-from pagewalk.playback_source import run_back
-from pagewalk.playback_trace import read_back
+from pagewalk.playback.of_scenario import play_back
+from pagewalk.playback.of_source import run_back
+from pagewalk.playback.of_trace import read_back
 from pagewalk.traces.reading import read_trace
 from pagewalk.tui.going import (
     address,

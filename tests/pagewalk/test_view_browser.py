@@ -17,8 +17,8 @@ from kernel_model.ldt import write_ldt
 from kernel_model.pti import map_user_page
 from kernel_model.scenarios import prepare
 from pagewalk import render
-from pagewalk.playback_scenario import Capture, play_back
-from pagewalk.playback_trace import read_back
+from pagewalk.playback.of_scenario import Capture, play_back
+from pagewalk.playback.of_trace import read_back
 from pagewalk.traces.reading import read_trace
 from pagewalk.view.page import page
 

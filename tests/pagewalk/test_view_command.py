@@ -19,7 +19,7 @@ from emu import Paging
 from emu.events import Executed
 from emu.paging import PS, P
 from pagewalk.entry_fields import fields, sort
-from pagewalk.playback_scenario import play_back
+from pagewalk.playback.of_scenario import play_back
 from pagewalk.view.document import document
 from pagewalk.view.packing import pack
 

@@ -2,7 +2,7 @@
 
 Knows, of each moment, the event that has just happened, the instruction under way, CR3, whose
 tables there are, and what their entries held. A moment is how many events have happened: 0 is the
-beginning, `nr_events` the end. Refuses to know how a run was recorded (`playback_sources`) and how
+beginning, `nr_events` the end. Refuses to know how a run was recorded (`choosing`) and how
 it looks. What was not told is None, never a guess.
 """
 
@@ -17,7 +17,7 @@ from emu.memory import Piece
 from emu.paging import ADDRESS, ENTRY_SIZE, FRAME_SIZE, Paging, PhysAddr, VirtAddr
 from emu.walk import Step, Walk, walk
 from kernel_model.layout import Layout
-from pagewalk.entry_values import Change, EntryValues
+from pagewalk.playback.entry_values import Change, EntryValues
 
 if TYPE_CHECKING:
     from pagewalk.render_trace import Symbolise
@@ -49,7 +49,7 @@ class _Unknown(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Playback:
-    """A recorded run. `playback_sources` makes it; it needs no machine, and no file, any more."""
+    """A recorded run. `choosing` makes it; it needs no machine, and no file, any more."""
 
     title: str
     """What was run: one line."""

@@ -2,7 +2,7 @@
 
 Knows what each word of a table's frame held first, and every change since, by the number of events
 that had happened. Refuses to know which event changes what, and which frames are tables
-(`playback_sources`). Where nobody has told, a value is None.
+(`choosing`). Where nobody has told, a value is None.
 """
 
 from bisect import bisect_right
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, PS, U64, P, PhysAddr
-from pagewalk.chosen_events import moment
+from pagewalk.playback.chosen_events import moment
 
 Words = Sequence[int] | NDArray[np.uint64]
 

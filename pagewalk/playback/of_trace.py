@@ -3,7 +3,7 @@
 Knows what a trace tells of the tables: the entries that walks read, the stores into their frames,
 what the kernel wrote in Python. All writes are in a trace; so what an entry is first seen to hold,
 it has held since the recording began. Refuses to guess the rest, and to know what is asked of it
-(`playback`). A file that was cut off is played back up to there.
+(`moments`). A file that was cut off is played back up to there.
 """
 
 from array import array
@@ -28,9 +28,9 @@ from emu.events import (
     Walked,
 )
 from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, PhysAddr
-from pagewalk.chosen_events import MOST, TELLING, Kept, choose, has_all, moment
-from pagewalk.entry_values import EntryValues
-from pagewalk.playback import Playback, Since
+from pagewalk.playback.chosen_events import MOST, TELLING, Kept, choose, has_all, moment
+from pagewalk.playback.entry_values import EntryValues
+from pagewalk.playback.moments import Playback, Since
 from pagewalk.render_show import end_lines, header_line
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Which run is to be looked at: a scenario, a trace file, or a source of one's own.
 
 Knows what the commands share that look at a run, and tells these three by their names. Refuses to
-know how each is played back (`playback_scenario`, `playback_trace`, `playback_source`).
+know how each is played back (`of_scenario`, `of_trace`, `of_source`).
 """
 
 import argparse
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from kernel_model.words import did_you_mean
 from pagewalk.arguments import bad, number
-from pagewalk.chosen_events import MOST
+from pagewalk.playback.chosen_events import MOST
 from pagewalk.playing import add_scenario_options, scenario_arguments
 from pagewalk.traces.files import FORMATS, format_of
 
 if TYPE_CHECKING:
-    from pagewalk.playback import Playback
+    from pagewalk.playback.moments import Playback
 
 WHICH: Final = "SCENARIO|TRACE|FILE.S"
 _MOST_EVENTS: Final = 1 << 32
@@ -47,7 +47,7 @@ def playback_of(args: argparse.Namespace, *, registers: bool = False) -> "Playba
         else number("--events", args.events, least=1, most=_MOST_EVENTS)
     )
     if _sort(args.name) == "scenario":
-        from pagewalk.playback_scenario import play_back
+        from pagewalk.playback.of_scenario import play_back
 
         playback, run = play_back(
             args.name, scenario_arguments(args), keep=keep, registers=registers
@@ -56,7 +56,7 @@ def playback_of(args: argparse.Namespace, *, registers: bool = False) -> "Playba
         return playback
     _refuse_scenario_options(args)
     if _sort(args.name) == "source":
-        from pagewalk.playback_source import run_back
+        from pagewalk.playback.of_source import run_back
 
         return run_back(args.name, keep=keep)
     return _trace(args.name, keep)
@@ -89,7 +89,7 @@ def _refuse_scenario_options(args: argparse.Namespace) -> None:
 
 
 def _trace(path: str, keep: int | None) -> "Playback":
-    from pagewalk.playback_trace import read_back
+    from pagewalk.playback.of_trace import read_back
     from pagewalk.terminal import progress
     from pagewalk.traces.reading import read_trace
 

@@ -2,7 +2,7 @@
 
 Knows how one learns what its tables hold: from RAM when a table is first met (`kernel_tables`), and
 from then on from every event that writes an entry. Refuses to know what is asked of it
-(`playback`).
+(`moments`).
 """
 
 from collections import deque
@@ -26,10 +26,10 @@ from emu.events import (
 )
 from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, U64, Paging, PhysAddr
 from kernel_model.auditing import per_mm
-from pagewalk.chosen_events import MOST, TELLING, Kept, choose, has_all, moment
-from pagewalk.entry_values import EntryValues
-from pagewalk.kernel_tables import KernelTables, Look, Seen
-from pagewalk.playback import Playback, Since
+from pagewalk.playback.chosen_events import MOST, TELLING, Kept, choose, has_all, moment
+from pagewalk.playback.entry_values import EntryValues
+from pagewalk.playback.kernel_tables import KernelTables, Look, Seen
+from pagewalk.playback.moments import Playback, Since
 from pagewalk.recording import recording
 from pagewalk.traces.rows import order
 

@@ -2,7 +2,7 @@
 
 Knows that what is left out of a trace can still be asked of the machine that has just run: what its
 tables hold which nobody wrote, where there is RAM, and what addresses are called. Refuses to know
-how the run is made (`tracing`), and what is asked of it (`playback`).
+how the run is made (`tracing`), and what is asked of it (`moments`).
 """
 
 import os
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emu.paging import ADDRESS, FRAME_SIZE, PS, P
-from pagewalk.playback import Playback
-from pagewalk.playback_trace import read_back
+from pagewalk.playback.moments import Playback
+from pagewalk.playback.of_trace import read_back
 from pagewalk.recording import open_bare
 from pagewalk.sources import run_options, shown
 from pagewalk.traces.reading import read_trace
@@ -22,7 +22,7 @@ from pagewalk.tracing import Tracing, prepare
 
 if TYPE_CHECKING:
     from emu import PhysMemory
-    from pagewalk.entry_values import EntryValues
+    from pagewalk.playback.entry_values import EntryValues
 
 
 def run_back(path: str, *, keep: int | None) -> Playback:

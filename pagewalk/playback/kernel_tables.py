@@ -2,7 +2,7 @@
 
 Knows which frames are or were tables, since when, and whose. It stands still when Python has just
 written entries for it, which is when one looks. Refuses to know what happens in between
-(`playback_scenario`).
+(`of_scenario`).
 """
 
 from collections import defaultdict
