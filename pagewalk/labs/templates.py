@@ -1,8 +1,8 @@
 """The text that students get: it lies beside the labs, and each of their files in `course/files`.
 
 Knows how one file has both the student's lines and the teacher's. Refuses to know the numbers that
-are filled in: `$name` is one of them, as string.Template has it. The file is the teacher's, and
-says what the student finds instead of the solution:
+are filled in: `$name` is one of them, as string.Template has it. The file is the teacher's; the
+solution is marked as nbgrader does, and before it stands what the student finds instead:
 
         ### BEGIN SOLUTION
         #: nop                  # your code instead of this line
