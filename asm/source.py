@@ -48,7 +48,7 @@ class Statement(NamedTuple):
 
 
 def decoded(raw: bytes, *, file: str) -> str:
-    """The text that a source file of the bytes `raw` holds.
+    """The text that a source file of the bytes `raw` holds, without Windows' mark of UTF-8.
 
     Raises AssemblyError for what is not UTF-8 or larger than LARGEST; whoever reads a file need
     not read more than one byte beyond that.
@@ -56,7 +56,7 @@ def decoded(raw: bytes, *, file: str) -> str:
     if len(raw) > LARGEST:
         raise AssemblyError(f"too long: expected at most {LARGEST:#x} bytes", file=file)
     try:
-        return raw.decode()
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"byte {raw[error.start]:#x} at offset {error.start:#x}: expected UTF-8"
         number = raw.count(b"\n", 0, error.start) + 1

@@ -117,25 +117,25 @@ def _pagewalk(request: pytest.FixtureRequest) -> "Watching":
 @pytest.fixture
 def levels(request: pytest.FixtureRequest, _pagewalk: object) -> int:
     """Levels of paging: 4, or each that the mark `levels` names."""
-    from pagewalk.testing.variants import DEFAULT_LEVELS
+    from pagewalk.testing.variants import DEFAULT_LEVELS, chosen
 
-    return int(getattr(request, "param", DEFAULT_LEVELS))
+    return int(chosen(request, "levels", DEFAULT_LEVELS))
 
 
 @pytest.fixture
 def release(request: pytest.FixtureRequest, _pagewalk: object) -> str:
     """The kernel's release: the default one, or each that the mark `release` names."""
-    from pagewalk.testing.variants import DEFAULT_RELEASE
+    from pagewalk.testing.variants import DEFAULT_RELEASE, chosen
 
-    return str(getattr(request, "param", DEFAULT_RELEASE))
+    return str(chosen(request, "release", DEFAULT_RELEASE))
 
 
 @pytest.fixture
 def cpu_features(request: pytest.FixtureRequest, _pagewalk: object) -> dict[str, bool]:
     """What the machine's CPU has: wp and nxe, or each set that the mark `cpu_features` names."""
-    from pagewalk.testing.variants import FEATURES
+    from pagewalk.testing.variants import FEATURES, chosen
 
-    return dict(getattr(request, "param", FEATURES))
+    return dict(chosen(request, "cpu_features", FEATURES))
 
 
 @pytest.fixture

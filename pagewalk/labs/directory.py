@@ -87,7 +87,7 @@ def points_text(points: int) -> str:
 def _answers_toml(lab: Lab, seed: str, exercise: Exercise, solution: Mapping[str, Answer]) -> str:
     """Return the text of answers.toml, with these answers filled in and the others open."""
     lines = [f"# Answers to lab {lab.number}, {lab.title}. Seed: {seed}"]
-    lines += ['# Numbers are hex with 0x, or decimal. "" is no answer yet.']
+    lines += ['# Numbers are hex with 0x, or decimal, and have no quotes. "" is no answer yet.']
     asked = set()
     for position, part in enumerate(exercise.parts, 1):
         lines += ["", f"# {position}. {part.title} ({points_text(part.points)})"]

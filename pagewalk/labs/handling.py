@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from string import Template
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from emu.paging import FRAME_SIZE, PhysAddr
+from emu.paging import ENTRY_SIZE, FRAME_SIZE, PhysAddr
 from pagewalk.labs.bench import HLT, LOAD, ROUTINES, STORE
 from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.lab import Lost
@@ -140,6 +140,17 @@ class Handler(Routine):
         from emu.walk import walk
 
         return walk(self.memory.read_u64, self._paging.with_root(root), VirtAddr(va))
+
+    def pa(self, root: int, va: int) -> PhysAddr:
+        """Return where `va` leads from `root` as things are now; Lost if that is nowhere in RAM.
+
+        An access may have gone through all the same: by what the TLB has, or past the handler,
+        which can change where it returns to.
+        """
+        pa = self.walk(root, va).pa
+        if pa is None or self.memory.read_u64(PhysAddr(pa & -ENTRY_SIZE)) is None:
+            raise Lost(f"{self._file}: in the end, the tables lead from {va:#x} to no page")
+        return pa
 
     def word(self, pa: int) -> int:
         """Return the 8 bytes at `pa`."""

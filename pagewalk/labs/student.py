@@ -110,7 +110,7 @@ def call(
     """
     job = {
         "name": name,
-        "source": source.removeprefix("\ufeff"),  # as Windows marks UTF-8
+        "source": source,
         "function": function,
         "arguments": arguments,
         "memory": memory is not None,

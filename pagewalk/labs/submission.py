@@ -43,7 +43,8 @@ class Submission:
         try:
             return ask.read(answer)
         except ValueError:
-            raise Lost(f"{ask.key} is {_show(answer)}: expected {ask.form}") from None
+            hint = "; a number has no quotes" if _has_number_in_quotes(answer) else ""
+            raise Lost(f"{ask.key} is {_show(answer)}: expected {ask.form}{hint}") from None
 
     @cached_property
     def _answers(self) -> dict[str, object] | Lost:
@@ -79,9 +80,15 @@ def read_text(path: Path, most: int) -> str:
     if len(raw) > most:
         raise Unreadable(f"more than {most} bytes")
     try:
-        return raw.decode()
+        return raw.decode("utf-8-sig")  # Windows marks UTF-8
     except UnicodeDecodeError:
         raise Unreadable("not UTF-8") from None
+
+
+def _has_number_in_quotes(answer: object) -> bool:
+    """Tell whether somebody wrote a number between the quotes of what was not answered."""
+    values = answer if isinstance(answer, list) else [answer]
+    return any(isinstance(value, str) and value.strip()[:1].isdigit() for value in values)
 
 
 def _show(value: object) -> str:

@@ -48,9 +48,9 @@ def parametrise(metafunc: pytest.Metafunc) -> None:
     test = metafunc.definition
     try:
         _check_place(metafunc)
-        levels = _values(test, "levels", _level)
-        releases = _values(test, "release", _release)
-        features = _values(test, "cpu_features", read_features)
+        levels, releases, features = (
+            _values(test, name, _READ[name]) for name in ("levels", "release", "cpu_features")
+        )
         if "release" in metafunc.fixturenames:
             _check_together(releases, levels)
         boot_parameters(test)
@@ -64,7 +64,27 @@ def parametrise(metafunc: pytest.Metafunc) -> None:
     ):
         if values and name in metafunc.fixturenames:
             ids: list[str] = [show(value) for value in values]
-            metafunc.parametrize(name, values, indirect=True, ids=ids)
+            metafunc.parametrize(name, values, ids=ids)
+
+
+def chosen(request: pytest.FixtureRequest, name: str, default: object) -> Any:
+    """Return what one of the fixtures `levels`, `release`, `cpu_features` gives a test.
+
+    That is the fixture's own parameter, or the mark's one value where pytest could not know
+    before that it is heeded: in a unittest.TestCase, and by request.getfixturevalue(). There a
+    test runs once, and fails for a mark of several values.
+    """
+    if hasattr(request, "param"):
+        return request.param
+    try:
+        values = _values(request.node, name, _READ[name])
+        if len(values) > 1:
+            given = request.node.get_closest_marker(name).args
+            once = "a test of unittest, or one that calls getfixturevalue, is run once"
+            _bad(name, given, f"one value: {once}")
+    except BadMark as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+    return values[0] if values else default
 
 
 def read_features(text: object) -> dict[str, bool]:
@@ -171,3 +191,11 @@ def _features_id(features: dict[str, bool]) -> str:
 def _bad(mark: str, value: object, expected: str, known: Iterable[str] = ()) -> NoReturn:
     near = did_you_mean(str(value), known)
     raise BadMark(f"mark {mark}: {value!r}: expected {expected}{near}")
+
+
+_READ: Final[dict[str, Callable[[object], Any]]] = {
+    "levels": _level,
+    "release": _release,
+    "cpu_features": read_features,
+}
+"""The marks that make variants, and what reads one of their values."""

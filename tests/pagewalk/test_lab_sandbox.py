@@ -53,10 +53,6 @@ def test_it_reads_and_writes_the_checkers_memory(memory: PhysMemory) -> None:
     assert memory.read_u64(PhysAddr(0x1008)) == (1 << 64) - 2
 
 
-def test_a_mark_of_utf_8_before_the_source_is_no_part_of_it() -> None:
-    assert answer("\ufeffdef fix(): return 1") == Ran(1, "")
-
-
 def test_it_may_import_what_computing_needs() -> None:
     source = "from dataclasses import dataclass\nimport re, struct\ndef fix(): return 7"
 

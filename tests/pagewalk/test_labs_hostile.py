@@ -43,7 +43,8 @@ def all_questions_lost(found):
         ("1.0", "root is 1.0"),
         ("true", "root is True"),
         ("1979-05-27", "root is datetime.date"),
-        ('"0x1000"', "root is '0x1000'"),
+        ('"0x1000"', "root is '0x1000': expected a number; a number has no quotes"),
+        ('"a table"', "root is 'a table': expected a number"),
         ("{ a = 1 }", "root is {'a': 1}"),
         ('"\\u001b[2J"', "root is '\\x1b[2J'"),
         (f'"{"x" * 9999}"', "…: expected a number"),
@@ -116,6 +117,13 @@ def test_what_is_no_regular_file_is_not_read(directory, name, put, words):
     found = reasons(directory)
 
     assert words in found["root" if name == "answers.toml" else name]
+
+
+def test_a_mark_of_utf_8_is_no_part_of_a_file(directory):
+    for name, text in solved(LAB, "ada").items():
+        (directory / name).write_text(text, encoding="utf-8-sig")
+
+    assert set(reasons(directory).values()) == {None}
 
 
 # ------------------------------------------------------------------ a source

@@ -189,6 +189,7 @@ HOSTILE_ASSEMBLY = {
     "an endless recursion": "call {entry}",
     "an endless string": "mov rcx, -1\nmov rdi, 0xffff888000000000\nrep stosb",
     "nothing but a return": "add rsp, 8\niretq",
+    "a return behind the access": "add qword ptr [rsp + 8], 3\nadd rsp, 8\nxor eax, eax\niretq",
     "a halt": "hlt",
     "no opcode": "ud2",
     "a null pointer": "mov rax, [0]",

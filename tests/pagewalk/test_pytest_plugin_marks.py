@@ -183,6 +183,82 @@ def test_a_directory_may_boot_its_kernels_its_own_way(pytester):
     result.assert_outcomes(passed=2)
 
 
+def test_a_mark_counts_more_than_a_directory_s_own_fixture(pytester):
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.fixture
+        def release():
+            return "6.17"
+        """
+    )
+    result = run_tests(
+        pytester,
+        """
+        import pytest
+
+        def test_without(kernel):
+            assert kernel.release.name == "6.17"
+
+        @pytest.mark.release("5.4")
+        def test_with(kernel, release):
+            assert (kernel.release.name, release) == ("5.4", "5.4")
+        """,
+    )
+
+    result.assert_outcomes(passed=2)
+
+
+def test_a_unittest_heeds_a_mark_of_one_value_and_refuses_others(pytester):
+    result = run_tests(
+        pytester,
+        """
+        import unittest
+        import pytest
+
+        class Tests(unittest.TestCase):
+            @pytest.fixture(autouse=True)
+            def _with(self, machine, levels):
+                self.seen = (machine.walk(0).steps[0].level, levels)
+
+            @pytest.mark.levels(5)
+            def test_one(self):
+                self.assertEqual(self.seen, (5, 5))
+
+            @pytest.mark.levels(4, 5)
+            def test_two(self): ...
+
+            @pytest.mark.levels(6)
+            def test_bad(self): ...
+        """,
+    )
+
+    result.assert_outcomes(passed=1, errors=2)
+    result.stdout.fnmatch_lines_random(
+        [
+            "mark levels: (4, 5): expected one value: a test of unittest,*is run once",
+            "mark levels: 6: expected 4 or 5",
+        ]
+    )
+
+
+def test_what_a_test_asks_for_while_it_runs_heeds_its_module_s_mark(pytester):
+    result = run_tests(
+        pytester,
+        """
+        import pytest
+
+        pytestmark = pytest.mark.levels(5)
+
+        def test_it(request):
+            assert request.getfixturevalue("machine").walk(0).steps[0].level == 5
+        """,
+    )
+
+    result.assert_outcomes(passed=1)
+
+
 def test_fixtures_and_marks_of_the_same_names_are_left_alone(pytester):
     result = run_tests(
         pytester,

@@ -158,9 +158,7 @@ def _check_copies(text: str) -> None:
 def _contents(handler: Handler, root: int, page: int) -> list[int]:
     """Return the words of the frame that the CPU comes to for `page`."""
     handler.load(root, page)
-    pa = handler.walk(root, page).pa
-    assert pa is not None
-    return read_table(handler.memory, pa)
+    return read_table(handler.memory, handler.pa(root, page))
 
 
 def _check_once(text: str) -> None:
@@ -208,8 +206,7 @@ def _exercise(dice: Dice) -> Exercise:
 
     def solution() -> dict[str, Answer]:
         after = forked.after()
-        pa = after.walk(asked_root, asked).pa
-        assert pa is not None
+        pa = after.pa(asked_root, asked)
         return {
             "error_code": forked.error_code(),
             "faults": after.nr_faults,

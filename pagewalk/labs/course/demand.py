@@ -113,9 +113,7 @@ def _check_pages(text: str) -> None:
     for cpl, page in zip((0, 3) * 3, Dice(text).sample(_thirds(area), 6), strict=True):
         va = page | 0xFF8
         loaded = handler.load(area.task, va, cpl=cpl)
-        pa = handler.walk(area.task, page).pa
-        assert pa is not None
-        if loaded or any(read_table(handler.memory, pa)):
+        if loaded or any(read_table(handler.memory, handler.pa(area.task, page))):
             raise Lost(f"{FILE}: the page at {page:#x} is not zeroed")
         handler.store(area.task, va, page, cpl=3)
     for page in _thirds(area):
