@@ -75,8 +75,7 @@ class Recording:
         if self._fills is not None:
             self._engine.ask_for_translations(False)
             self._hooks.on_invalidation = ignore
-        for handle in self._handles:
-            self._engine.unhook(handle)
+        self._engine.unhook(*self._handles)
         self._kept.clear()
 
     def refused(self) -> str | None:

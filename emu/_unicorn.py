@@ -500,15 +500,16 @@ class Engine:
 
     def _unwatch(self) -> None:
         """Watch nothing; what is still executed will be found again."""
-        self._delete(*self._watched.values())
+        if self._watched:
+            self._delete(*self._watched.values())
         self._watched.clear()
         self._watch.known.clear()
         self.watched_flags.clear()
 
-    def unhook(self, handle: int) -> None:
-        """Remove a hook, and the code that was translated for it."""
-        self._delete(handle)
-        self._code_hooks.discard(handle)
+    def unhook(self, *handles: int) -> None:
+        """Remove hooks, and the code that was translated for them."""
+        self._delete(*handles)
+        self._code_hooks.difference_update(handles)
         self.hooked = self._counting or bool(self._code_hooks)
 
     def _delete(self, *handles: int) -> None:

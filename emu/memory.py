@@ -169,7 +169,9 @@ class Frames:
         pa = (self._top - size) & -size
         if pa < self.floor:
             return self._split_block(size)
-        self._freed.update(dict.fromkeys(map(PhysAddr, range(pa + size, self._top, FRAME_SIZE))))
+        if pa + size < self._top:
+            skipped = range(pa + size, self._top, FRAME_SIZE)
+            self._freed.update(dict.fromkeys(map(PhysAddr, skipped)))
         self._top = pa
         return PhysAddr(pa)
 

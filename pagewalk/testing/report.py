@@ -10,7 +10,7 @@ from itertools import groupby, islice
 from typing import Final
 
 from emu import OutsideRam, PageFault, Paging, Stop, Walk
-from emu.events import Event, Executed, Faulted
+from emu.events import Delivered, Event, Executed, Faulted
 from emu.paging import ENTRY_NAME, FRAME_SIZE, index
 from kernel_model.pgtable import linux_name
 from pagewalk import render
@@ -23,6 +23,7 @@ from pagewalk.testing.expectation import (
 )
 from pagewalk.testing.watch import Watched, Watching, whose
 
+_FAULTS: Final = (Faulted, Delivered)
 _FEW: Final = 5  # instructions in an assertion's own report; the section behind it has the rest
 
 
@@ -79,7 +80,7 @@ def walk_lines(stop: Stop, watched: Watched | None) -> Iterator[str]:
 def instruction_lines(watched: Watched) -> Iterator[str]:
     """Show the last instructions that were recorded, the one that faulted last."""
     for event, lines in _events(watched):
-        if isinstance(event, (Executed, Faulted)):
+        if isinstance(event, (Executed, *_FAULTS)):
             yield lines[0]
 
 
@@ -157,14 +158,29 @@ def _trace_section(watched: Watched) -> list[str]:
 
 
 def _events(watched: Watched) -> Iterator[tuple[Event, list[str]]]:
-    """Yield what was recorded with its lines; of a fault only its instruction, if that is known."""
+    """Yield what was recorded with its lines; of a fault only its instruction, if that is known.
+
+    What a kernel's handler did with the fault that ended the run is left out: it led nowhere.
+    """
     lines = Lines(watched.subject.describe, _no_paging)
-    events = [e for e in watched.events() if not isinstance(e, Faulted) or e.code]
+    events = _until_delivery(watched.events(), watched.subject.last_stop)
+    events = [e for e in events if not isinstance(e, _FAULTS) or e.code]
     for event in events:
         next(lines.of(event))  # the column of the symbols is then as wide as it gets
     for event in events:
-        one = isinstance(event, Faulted)
+        one = isinstance(event, _FAULTS)
         yield event, list(islice(lines.of(event), 1 if one else None))
+
+
+def _until_delivery(events: list[Event], stop: Stop | None) -> list[Event]:
+    """Return the events up to the delivery that `stop` is; all if the run ended in it at once."""
+    for nr in range(len(events), 0, -1):
+        event = events[nr - 1]
+        if isinstance(event, Faulted):
+            break
+        if isinstance(event, Delivered) and stop in event.delivery.exceptions:
+            return events[:nr]
+    return events
 
 
 def _was_seen(stop: Stop) -> bool:

@@ -6,7 +6,7 @@ Knows the machines and kernels that are alive in a test. Refuses to know how tha
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from emu import Cpu, Machine, PageFault, Stop, Trap, VirtAddr
 from emu.walk import Walk, walk
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from emu.trace import MachineRecorder, Recorder
     from pagewalk.testing.kernel import WatchedKernel
     from pagewalk.testing.machine import GuestMachine
+
+
+_HANDLER: Final = 120
+"""Events, about: of a kernel's own page-fault handler, up to the oops that ends a run."""
 
 
 class Subject(Protocol):
@@ -95,6 +99,8 @@ def watched_kernel(
         if keep:
             from emu.trace import MachineRecorder
 
+            if kernel.handles_faults:
+                keep += _HANDLER
             # Not what Python writes (`recording`): that doubles the time of tests that populate.
             recorder = stack.enter_context(MachineRecorder(kernel.machine, keep=keep))
         name = f"kernel {release}, {kernel.layout.levels} levels"

@@ -174,6 +174,13 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
         assemble_file(path)
 
 
+def test_a_mark_of_utf_8_is_no_part_of_a_file(tmp_path):
+    path = tmp_path / "windows.S"
+    path.write_text("nop", encoding="utf-8-sig")
+
+    assert assemble_file(path).sections[".text"].data == b"\x90"
+
+
 def test_a_file_that_is_too_large_is_refused_with_one_line(tmp_path):
     path = tmp_path / "mine.S"
     path.write_bytes(b"nop\n" * 2_500_000)

@@ -198,6 +198,18 @@ def test_it_is_told_where_init_mm_s_walk_differs(kernel, expect_page_fault):
     ) in lines
 
 
+@pytest.mark.release("4.4", "5.4")
+def test_what_a_kernel_s_handler_did_with_the_fault_is_left_out(kernel, expect_page_fault):
+    stop = kernel.run(kernel.fork("early"), "__init_single_page", rdi=0x1000)
+
+    with pytest.raises(AssertionError) as failure:
+        expect_page_fault(stop, at=0x1035)
+
+    last = str(failure.value).splitlines()[-1]
+    assert "__init_single_page+0x9/0x6d c7 47 34" in last
+    assert last.endswith("<-- faults")
+
+
 def test_a_fault_of_a_kernel_of_one_s_own_is_told_without_names(expect_page_fault):
     with Kernel() as kernel:
         stop = kernel.run(kernel.fork("a"), INIT, rdi=0x1000)

@@ -1,5 +1,7 @@
 """What a failing test shows: its assertion's own report, and the sections behind it."""
 
+from pathlib import Path
+
 from support.inner import run_tests
 
 STORE = """
@@ -167,6 +169,30 @@ def test_a_routine_that_returned_has_instructions_and_no_walk(pytester):
 
     result.stdout.fnmatch_lines(["*last instructions (machine)*", "*ret", "returned 0x0"])
     result.stdout.no_fnmatch_line("*pagewalk: walk*")
+
+
+def test_a_fault_that_was_handled_is_its_instruction(pytester):
+    handler = Path(__file__).parents[2] / "docs/examples/handler.S"
+    result = run_tests(
+        pytester,
+        f"""
+        from pathlib import Path
+
+        def test_it(machine, assemble):
+            machine.run(assemble(Path({str(handler)!r})), "main")
+            assert 0
+        """,
+    )
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*pagewalk: last instructions (machine)*",
+            "* main+0x35/0x39 * <-- faults",
+            "* page_fault+0x0/0x10 *",
+            "returned 0x600df00d",
+        ]
+    )
 
 
 def test_a_test_that_passes_shows_nothing(pytester):
