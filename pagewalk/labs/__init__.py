@@ -4,7 +4,7 @@ Knows which labs there are: each module of `course` is one, with its text beside
 what they teach, and loads no engine.
 
     lab         what a lab is made of: parts, what they ask, how points are lost
-    seeded      the numbers of a seed
+    seeded      the numbers of a seed      templates    the students' files, which they go into
     directory   what `lab new` writes      submission   what a student left there
     checking    all parts in a process of their own, which runs `judge`
     board       a lab's RAM, as words      bench, running   the CPU on it: one access, a routine

@@ -115,7 +115,7 @@ class Board:
         ]
         for slot in KERNEL_SLOTS[self.levels]:
             lines.append(f"        mov     rdx, [rbx + rcx + 8 * {slot}]")
-            lines += [f"        mov     [rip + {_label(root)} + 8 * {slot}], rdx" for root in roots]
+            lines += [f"        mov     [rip + {label(root)} + 8 * {slot}], rdx" for root in roots]
         lines += ["", body.strip("\n"), "", *self._section()]
         return "\n".join(lines) + "\n"
 
@@ -133,7 +133,7 @@ class Board:
         yield '        .section .ram, "aw"'
         words = {frame: dict(found) for frame, found in self._by_frame()}
         for frame in self._frames:
-            yield f"{_label(frame)}:"
+            yield f"{label(frame)}:"
             at = 0
             for pa, word in words.get(frame, {}).items():
                 offset = pa - frame
@@ -148,5 +148,6 @@ class Board:
             yield frame, list(found)
 
 
-def _label(frame: int) -> str:
+def label(frame: int) -> str:
+    """Return what a frame is called in the file."""
     return f"pa_{frame:x}"

@@ -7,7 +7,6 @@ from them.
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Final, NamedTuple
@@ -17,6 +16,7 @@ from pagewalk.arguments import BadInput, bad
 from pagewalk.labs import find, labs
 from pagewalk.labs.lab import Answer, Exercise, Lab, Source
 from pagewalk.labs.submission import ANSWERS, MOST_TOML, Unreadable, read_text
+from pagewalk.labs.templates import course_text
 from pagewalk.sources import shown
 
 LAB: Final = "lab.toml"
@@ -115,8 +115,8 @@ def _texts(lab: Lab, seed: str) -> dict[str, str]:
 
 
 def _readme(lab: Lab, seed: str, exercise: Exercise) -> str:
-    beside = files("pagewalk.labs.course") / f"{lab.name.replace('-', '_')}.md"
-    text = Template(beside.read_text(encoding="utf-8")).substitute(exercise.values)
+    beside = course_text(f"{lab.name.replace('-', '_')}.md")
+    text = Template(beside).substitute(exercise.values)
     head = f"# Lab {lab.number}: {lab.title}\n\n*{lab.idea}* (Seed: {seed})\n\n"
     return head + text.rstrip() + "\n\n" + "\n".join(_points_table(lab, exercise)) + "\n"
 

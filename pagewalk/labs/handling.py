@@ -6,6 +6,7 @@ done. And knows what such a file needs to be run by `pagewalk trace`: tables of 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from string import Template
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emu.paging import ENTRY_SIZE, FRAME_SIZE, PhysAddr
@@ -13,6 +14,7 @@ from pagewalk.labs.bench import HLT, LOAD, ROUTINES, STORE
 from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.lab import Lost
 from pagewalk.labs.running import STEPS, Routine
+from pagewalk.labs.templates import course_text
 
 if TYPE_CHECKING:
     from emu import Stop
@@ -25,52 +27,11 @@ _SYSTEM_PA: Final = 0x2000  # IDT; in the frame behind it GDT and TSS
 _MOST_FAULTS: Final = 50  # of one access: each level of the tables may need one
 _KEPT: Final = (*("rcx", "rdx", "rbx", "rbp", "rsi"), *(f"r{n}" for n in range(8, 16)))
 
-_MAIN: Final = """\
-        lea     rax, [rip + page_fault]
-        lea     rdi, [rip + gate_14]
-        mov     word ptr [rdi], ax      # bits 15:0 of the handler's address
-        shr     rax, 16
-        mov     word ptr [rdi + 6], ax  # 31:16
-        shr     rax, 16
-        mov     dword ptr [rdi + 8], eax # 63:32
-        lgdt    [rip + gdtr]
-        lidt    [rip + idtr]            # from here on, page faults go to page_fault
-{touches}
-        ret
-        .size   main, . - main
-
-{handler}
-
-# bad_fault: where a fault ends that is not to be repaired. An Oops, in a kernel.
-bad_fault:
-        hlt
-"""
-FRAME: Final = f"""\
+_MAIN: Final = Template(course_text("files", "handling", "main.S"))
+_STACK: Final = f"""\
 #           on the stack: [rsp] the error code: P is bit 0, W bit 1, U bit 2; behind it, 8 bytes
 #               each, RIP, CS, RFLAGS, RSP, SS. All of RAM is mapped from {DIRECT:#x} on."""
-"""What the header of every handler says."""
-_SYSTEM: Final = """
-# What the CPU asks for when it delivers an exception, and the handler's own words.
-        .section .system, "aw"
-        .balign 16
-idt:
-        .zero   14 * 16
-gate_14:
-        .word   0, 0x10, 0x8e00, 0      # code segment 0x10, interrupt gate, present
-        .quad   0
-idt_end:
-gdt:
-        .quad   0, 0
-        .quad   0x00af9b000000ffff      # 0x10: 64-bit code
-        .quad   0x00cf93000000ffff      # 0x18: data
-gdt_end:
-gdtr:
-        .word   gdt_end - gdt - 1
-        .quad   gdt
-idtr:
-        .word   idt_end - idt - 1
-        .quad   idt
-"""
+_SYSTEM: Final = course_text("files", "handling", "system.S")
 
 
 class Touch(NamedTuple):
@@ -92,15 +53,22 @@ def told(touches: Iterable[Touch], names: Mapping[int, str]) -> str:
 
 
 def source(
-    board: Board, touches: Iterable[Touch], handler: str, names: Mapping[int, str], **variables: int
+    board: Board,
+    touches: Iterable[Touch],
+    handler: Template,
+    names: Mapping[int, str],
+    **variables: int,
 ) -> str:
     """Return a `.S` file that takes page faults: `main` makes the accesses, `handler` is behind it.
 
     It has the board's RAM in it, and a word for each of the variables.
     """
-    main = _MAIN.format(touches="\n".join(_instructions(touches, names)), handler=handler)
+    main = _MAIN.substitute(
+        touches="\n".join(_instructions(touches, names)),
+        handler=handler.substitute(stack=_STACK),
+    )
     words = "".join(f"{name}:\n        .quad   {value:#x}\n" for name, value in variables.items())
-    return board.source(main, names) + _SYSTEM + words
+    return f"{board.source(main, names)}\n{_SYSTEM}{words}"
 
 
 def _instructions(touches: Iterable[Touch], names: Mapping[int, str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pagewalk.labs.board import DIRECT, Board
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import Routine
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
 _ENTRIES: Final = {
     "pde_vw": ("v", 2),
@@ -30,13 +31,7 @@ _GROUPS: Final = (
 _PAGES: Final = 8  # that scan looks at
 _SCAN_VA: Final = 0x2000_0000_0000
 _SCAN_PA: Final = 0x10_0000
-_SEE: Final = """
-        mov     rax, {root:#x}
-        mov     cr3, rax
-{accesses}
-        ret
-        .size   main, . - main
-"""
+_SEE: Final = course_file("accessed_dirty", "see.S").student
 _ACCESS: Final = {
     "load": """\
         mov     rdi, {va:#x}
@@ -45,46 +40,7 @@ _ACCESS: Final = {
         mov     rdi, {va:#x}
         mov     [rdi], rax              # store to page {name}""",
 }
-_SCAN: Final = """
-        mov     rax, {root:#x}
-        mov     cr3, rax
-        mov     rdi, {first:#x}
-        mov     rax, [rdi + {one:#x}]   # pages are touched,
-        mov     rax, [rdi + {two:#x}]
-        mov     rsi, {ptes:#x}
-        call    scan                    # seen,
-        mov     rdi, {first:#x}
-        mov     rax, [rdi + {two:#x}]   # and one of them is touched again
-        mov     rsi, {ptes:#x}
-        call    scan
-        ret
-        .size   main, . - main
-
-# scan: tell which of eight pages have been accessed since the last scan.
-#
-# in:       rdi = the va of the first page, rsi = the va of its PTE; the others follow
-# out:      rax = bit n is 1 if page n has been accessed; A = 0 in all eight PTEs
-# clobbers: rcx, rdx, rdi
-        .globl  scan
-        .type   scan, @function
-scan:
-{body}
-        ret
-        .size   scan, . - scan
-"""
-_TODO: Final = """\
-        xor     eax, eax                # your code instead of this line"""
-_DONE: Final = """\
-        xor     eax, eax
-        xor     ecx, ecx
-1:      btr     qword ptr [rsi + rcx * 8], 5    # CF = A; A = 0
-        jnc     2f
-        bts     eax, ecx
-        invlpg  [rdi]                   # or the next access would find A in the TLB
-2:      add     rdi, 0x1000
-        inc     ecx
-        cmp     ecx, 8
-        jb      1b"""
+_SCAN: Final = course_file("accessed_dirty", "scan.S")
 
 
 class _Touched:
@@ -197,7 +153,7 @@ def _see(touched: _Touched) -> str:
         for name, action in touched.actions.items()
         if action
     ]
-    return _SEE.format(root=touched.root, accesses="\n".join(accesses))
+    return _SEE.substitute(root=hex(touched.root), accesses="\n".join(accesses))
 
 
 def _scan_sources(dice: Dice) -> tuple[str, str]:
@@ -208,21 +164,21 @@ def _scan_sources(dice: Dice) -> tuple[str, str]:
     for page in range(_PAGES):
         board.map(root, first + page * FRAME_SIZE, board.frame())
     one, two = (page * FRAME_SIZE for page in dice.sample(range(_PAGES), 2))
-    ptes = DIRECT + board.walk(root, first).steps[-1].entry_pa
-    todo, done = (
-        board.source(
-            _SCAN.format(root=root, first=first, one=one, two=two, ptes=ptes, body=body),
-            roots=(root,),
-        )
-        for body in (_TODO, _DONE)
-    )
-    return todo, done
+    numbers = {
+        "root": hex(root),
+        "first": hex(first),
+        "one": hex(one),
+        "two": hex(two),
+        "ptes": hex(DIRECT + board.walk(root, first).steps[-1].entry_pa),
+    }
+    student, teacher = (board.source(text.substitute(numbers), roots=(root,)) for text in _SCAN)
+    return student, teacher
 
 
 def _exercise(dice: Dice) -> Exercise:
     touched = _Touched(dice)
     board, root, stored = touched.board, touched.root, touched.stored
-    todo, done = _scan_sources(dice)
+    student, teacher = _scan_sources(dice)
     cleared = f"A and D of the PTE of {stored} are cleared, and the CPU stores to {stored} again"
 
     def solution() -> dict[str, Answer]:
@@ -230,7 +186,7 @@ def _exercise(dice: Dice) -> Exercise:
             **{key: touched.after(entry) for key, entry in _ENTRIES.items()},
             "stale": touched.after_again(invalidate=False),
             "fresh": touched.after_again(invalidate=True),
-            "scan.S": done,
+            "scan.S": teacher,
         }
 
     return Exercise(
@@ -256,7 +212,7 @@ def _exercise(dice: Dice) -> Exercise:
             Part(
                 "Which pages are in use",
                 4,
-                (Source("scan.S", "the function scan.", todo),),
+                (Source("scan.S", "the function scan.", student),),
                 _check_scan,
             ),
         ),

@@ -4,6 +4,7 @@ Two tasks right after a fork: a root and tables each, and the same frames below 
 bit that the CPU ignores tells the pages that are to be copied from those that are read-only.
 """
 
+from string import Template
 from typing import Final
 
 from emu.paging import ADDRESS, ENTRIES, FRAME_SIZE, RW, US, A, D, P, page_shift
@@ -15,91 +16,12 @@ from pagewalk.labs.handling import Handler, Touch
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
 FILE: Final = "cow.S"
 COW: Final = 1 << 9  # of the bits that are software's
 _FREE: Final = 6  # frames in the list
-_HANDLER: Final = f"""\
-# page_fault: give the task a copy of its own of the page that it writes to.
-#
-# in:       CR2 = the address that was touched
-{handling.FRAME}
-#           A PTE whose page is to be copied has bit 9 set, and RW clear. The word at `free_list` is
-#           the pa of the first free frame, or 0; the first word of one is the pa of the next.
-# out:      back to the instruction that faulted: its PTE is P, RW and US, and leads to a frame from
-#           the list with the same 4096 bytes. At bad_fault if it was no write, the page is not
-#           there or has no bit 9, or the list is empty
-# clobbers: nothing: nobody there knows that this has happened
-        .globl  page_fault
-        .type   page_fault, @function
-page_fault:
-%s
-        .size   page_fault, . - page_fault"""
-_TODO: Final = """\
-        jmp     bad_fault               # your code instead of this line; at its end,
-        add     rsp, 8                  # the error code, which iretq does not expect
-        iretq"""
-_DONE: Final = """\
-        push    rax
-        push    rcx
-        push    rdx
-        push    rsi
-        push    rdi
-        push    r8
-        push    r9
-        mov     rax, [rsp + 56]
-        and     eax, 3
-        cmp     eax, 3                  # P and W: the page is there, and was written to
-        jne     .Lno
-        mov     rdi, cr2
-        mov     r9, 0xffff888000000000
-        mov     rdx, cr3
-        mov     ecx, 39
-.Llevel:
-        and     rdx, -4096              # the pa of this level's table
-        mov     r8, rdi
-        shr     r8, cl
-        and     r8d, 511
-        lea     r8, [rdx + 8 * r8]
-        add     r8, r9                  # where its entry is
-        mov     rdx, [r8]
-        sub     ecx, 9
-        cmp     ecx, 12
-        jae     .Llevel
-        test    edx, 1 << 9
-        jz      .Lno
-        mov     rax, [rip + free_list]
-        test    rax, rax
-        jz      .Lno
-        lea     rdi, [rax + r9]         # the copy
-        mov     rcx, [rdi]
-        mov     [rip + free_list], rcx
-        and     rdx, -4096
-        lea     rsi, [rdx + r9]         # the page
-        mov     ecx, 512
-        rep movsq
-        or      rax, 7                  # P RW US
-        mov     [r8], rax
-        mov     rax, cr2
-        invlpg  [rax]
-        pop     r9
-        pop     r8
-        pop     rdi
-        pop     rsi
-        pop     rdx
-        pop     rcx
-        pop     rax
-        add     rsp, 8                  # the error code
-        iretq
-.Lno:
-        pop     r9
-        pop     r8
-        pop     rdi
-        pop     rsi
-        pop     rdx
-        pop     rcx
-        pop     rax
-        jmp     bad_fault"""
+_TEXT: Final = course_file("cow", FILE)
 
 
 class _Forked:
@@ -150,9 +72,8 @@ class _Forked:
         """What the tasks are called, by their roots."""
         return {self.parent: "the parent", self.child: "the child"}
 
-    def source(self, body: str) -> str:
+    def source(self, handler: Template) -> str:
         """Return the file, with this handler."""
-        handler = _HANDLER % body
         return handling.source(
             self.board, self.touches, handler, self.names, free_list=self.free[0]
         )
@@ -165,7 +86,7 @@ class _Forked:
 
     def after(self) -> Handler:
         """Have the CPU do what `main` does, with a handler that is right."""
-        handler = self.handler(self.source(_DONE))
+        handler = self.handler(self.source(_TEXT.teacher))
         for touch in self.touches:
             handler.touch(touch)
         return handler
@@ -281,7 +202,7 @@ def _check_refusals(text: str) -> None:
 def _exercise(dice: Dice) -> Exercise:
     forked = _Forked(dice)
     (asked_root, asked, _), (last_root, last, _) = forked.asked, forked.last
-    handler = (Source(FILE, "the function page_fault.", forked.source(_TODO)),)
+    handler = (Source(FILE, "the function page_fault.", forked.source(_TEXT.student)),)
 
     def solution() -> dict[str, Answer]:
         after = forked.after()
@@ -291,7 +212,7 @@ def _exercise(dice: Dice) -> Exercise:
             "faults": after.nr_faults,
             "loaded": after.touch(forked.last),
             "frame": pa & -FRAME_SIZE,
-            FILE: forked.source(_DONE),
+            FILE: forked.source(_TEXT.teacher),
         }
 
     return Exercise(

@@ -4,6 +4,7 @@ Two roots, which select three pages among them; what lies below the roots is the
 """
 
 from functools import partial
+from string import Template
 from typing import Final
 
 from emu.paging import ENTRY_SIZE, FRAME_SIZE, PCD, PWT, index
@@ -12,46 +13,10 @@ from pagewalk.labs.board import Board
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE, Routine
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
-_SEE: Final = """
-        mov     rdi, {va:#x}
-        mov     rax, {a:#x}
-        mov     cr3, rax                # task A runs
-        mov     rdx, [rdi]
-        mov     rax, {b:#x}
-        mov     cr3, rax                # task B runs
-        mov     rax, [rdi]
-        ret
-        .size   main, . - main
-"""
-_LOAD_UNDER: Final = """
-        mov     rax, {a:#x}
-        mov     cr3, rax                # task A runs
-        mov     rdi, {va:#x}
-        mov     rsi, {b:#x}
-        call    load_under
-        ret
-        .size   main, . - main
-
-# load_under: load a word as another task sees it, and go on in this one.
-#
-# in:       rdi = the va, rsi = the other task's CR3
-# out:      rax = the word; CR3 as it was
-# clobbers: rcx
-        .globl  load_under
-        .type   load_under, @function
-load_under:
-{body}
-        ret
-        .size   load_under, . - load_under
-"""
-_TODO: Final = """\
-        xor     eax, eax                # your code instead of this line"""
-_DONE: Final = """\
-        mov     rcx, cr3
-        mov     cr3, rsi
-        mov     rax, [rdi]
-        mov     cr3, rcx"""
+_SEE: Final = course_file("cr3", "see.S").student
+_LOAD_UNDER: Final = course_file("cr3", "load_under.S")
 
 
 class _Tasks:
@@ -77,10 +42,10 @@ class _Tasks:
         """Return what the tables under `root` say that `va` holds."""
         return self.board.words[self.board.pa(root, va)]
 
-    def source(self, body: str) -> str:
+    def source(self, body: Template) -> str:
         """Return a file with these tables, and with `body` filled in."""
-        body = body.format(va=self.va, a=self.a, b=self.b)
-        return self.board.source(body, roots=(self.a, self.b))
+        filled = body.substitute(va=hex(self.va), a=hex(self.a), b=hex(self.b))
+        return self.board.source(filled, roots=(self.a, self.b))
 
     # -- what the CPU says of an answer
 
@@ -132,7 +97,9 @@ def _check_load_under(text: str) -> None:
 def _exercise(dice: Dice) -> Exercise:
     tasks = _Tasks(dice)
     board, a, b = tasks.board, tasks.a, tasks.b
-    todo, done = (_LOAD_UNDER.replace("{body}", body) for body in (_TODO, _DONE))
+    load_under = Source(
+        "load_under.S", "the function load_under.", tasks.source(_LOAD_UNDER.student)
+    )
 
     def solution() -> dict[str, Answer]:
         return {
@@ -141,7 +108,7 @@ def _exercise(dice: Dice) -> Exercise:
             "word_a": tasks.word(a, tasks.va),
             "word_b": tasks.word(b, tasks.va),
             "entry": board.words[b + ENTRY_SIZE * index(tasks.only_b, 4)],
-            "load_under.S": tasks.source(done),
+            "load_under.S": tasks.source(_LOAD_UNDER.teacher),
         }
 
     return Exercise(
@@ -182,12 +149,7 @@ def _exercise(dice: Dice) -> Exercise:
                 ),
                 tasks.check_entry,
             ),
-            Part(
-                "Load as another task",
-                3,
-                (Source("load_under.S", "the function load_under.", tasks.source(todo)),),
-                _check_load_under,
-            ),
+            Part("Load as another task", 3, (load_under,), _check_load_under),
         ),
         values={
             "va": f"{tasks.va:#x}",

@@ -4,6 +4,7 @@ An area of a task's addresses, with nothing mapped in it at first, and a list of
 handler takes from the list what a walk turns out to lack: tables, and the page in the end.
 """
 
+from string import Template
 from typing import Final
 
 from emu.paging import ADDRESS, FRAME_SIZE, RW, US, A, D, P, page_shift
@@ -14,95 +15,13 @@ from pagewalk.labs.handling import Handler, Touch
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
 FILE: Final = "demand.S"
 _PAGES: Final = 16  # of the area; its middle is a border of 2 MiB, so that two tables map it
 _FREE: Final = 12  # frames in the list
 _GARBAGE: Final = 0xBAD000 | P | RW | US
-_HANDLER: Final = f"""\
-# page_fault: map a fresh page where the task has touched its area for the first time.
-#
-# in:       CR2 = the address that was touched
-{handling.FRAME}
-#           The area reaches from the word at `area_start` up to, not including, that at `area_end`.
-#           The word at `free_list` is the pa of the first free frame, or 0; the first word of a
-#           free frame is the pa of the next one. Its other words are whatever they are.
-# out:      back to the instruction that faulted: its page, and the tables on the way, are in frames
-#           from the list, which were zeroed first; each new entry is P, RW and US. At bad_fault if
-#           the address is not in the area, if it was a right that was missing, or the list is empty
-# clobbers: nothing: nobody there knows that this has happened
-        .globl  page_fault
-        .type   page_fault, @function
-page_fault:
-%s
-        .size   page_fault, . - page_fault"""
-_TODO: Final = """\
-        jmp     bad_fault               # your code instead of this line; at its end,
-        add     rsp, 8                  # the error code, which iretq does not expect
-        iretq"""
-_DONE: Final = """\
-        push    rax
-        push    rcx
-        push    rdx
-        push    rsi
-        push    rdi
-        push    r8
-        push    r9
-        test    byte ptr [rsp + 56], 1  # P: the page is there
-        jnz     .Lno
-        mov     rsi, cr2
-        cmp     rsi, [rip + area_start]
-        jb      .Lno
-        cmp     rsi, [rip + area_end]
-        jae     .Lno
-        mov     r9, 0xffff888000000000
-        mov     rdx, cr3
-        mov     ecx, 39
-.Llevel:
-        and     rdx, -4096              # the pa of this level's table
-        mov     r8, rsi
-        shr     r8, cl
-        and     r8d, 511
-        lea     r8, [rdx + 8 * r8]
-        add     r8, r9                  # where its entry is
-        mov     rdx, [r8]
-        test    dl, 1
-        jnz     .Ldown
-        mov     rdx, [rip + free_list]
-        test    rdx, rdx
-        jz      .Lno
-        lea     rdi, [rdx + r9]
-        mov     rax, [rdi]
-        mov     [rip + free_list], rax
-        push    rcx
-        mov     ecx, 512
-        xor     eax, eax
-        rep stosq
-        pop     rcx
-        or      rdx, 7                  # P RW US
-        mov     [r8], rdx
-.Ldown:
-        sub     ecx, 9
-        cmp     ecx, 12
-        jae     .Llevel                 # a page is to its table what a table is to the one above
-        pop     r9
-        pop     r8
-        pop     rdi
-        pop     rsi
-        pop     rdx
-        pop     rcx
-        pop     rax
-        add     rsp, 8                  # the error code
-        iretq
-.Lno:
-        pop     r9
-        pop     r8
-        pop     rdi
-        pop     rsi
-        pop     rdx
-        pop     rcx
-        pop     rax
-        jmp     bad_fault"""
+_TEXT: Final = course_file("demand", FILE)
 
 
 class _Area:
@@ -125,12 +44,10 @@ class _Area:
             for page in (*pages, *dice.sample(again, len(again)))
         ]
 
-    def source(self, body: str) -> str:
+    def source(self, handler: Template) -> str:
         """Return the file, with this handler."""
         names = {self.task: "the task"}
-        return handling.source(
-            self.board, self.touches, _HANDLER % body, names, **self._variables()
-        )
+        return handling.source(self.board, self.touches, handler, names, **self._variables())
 
     def _variables(self) -> dict[str, int]:
         return {"area_start": self.start, "area_end": self.end, "free_list": self.free[0]}
@@ -145,7 +62,7 @@ class _Area:
 
     def after(self) -> Handler:
         """Have the CPU do what `main` does, with a handler that is right."""
-        handler = self.handler(self.source(_DONE))
+        handler = self.handler(self.source(_TEXT.teacher))
         for touch in self.touches:
             handler.touch(touch)
         return handler
@@ -253,7 +170,7 @@ def _thirds(area: _Area) -> range:
 def _exercise(dice: Dice) -> Exercise:
     area = _Area(dice)
     last = area.touches[-1].va
-    handler = (Source(FILE, "the function page_fault.", area.source(_TODO)),)
+    handler = (Source(FILE, "the function page_fault.", area.source(_TEXT.student)),)
 
     def solution() -> dict[str, Answer]:
         after = area.after()
@@ -261,7 +178,7 @@ def _exercise(dice: Dice) -> Exercise:
             "faults": after.nr_faults,
             "frames": area.taken(after),
             "pa": after.walk(area.task, last).pa,
-            FILE: area.source(_DONE),
+            FILE: area.source(_TEXT.teacher),
         }
 
     return Exercise(

@@ -13,6 +13,7 @@ from pagewalk.labs.bench import Bench, stop_text
 from pagewalk.labs.board import TABLE, Board
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Word
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
 _DEPTHS: Final = {
     "both": (4, 5),
@@ -20,14 +21,7 @@ _DEPTHS: Final = {
     "only 4": (4,),
     "neither": (),
 }
-_SEE: Final = """
-        mov     rax, {root:#x}
-        mov     cr3, rax
-        mov     rdi, {va:#x}
-        mov     rax, [rdi]
-        ret
-        .size   main, . - main
-"""
+_SEE: Final = course_file("five_levels", "see.S").student
 
 
 class _Walks:
@@ -181,7 +175,7 @@ def _exercise(dice: Dice) -> Exercise:
             "entries": ",".join(f"{step.entry:#x}" for step in board.walk(root, va).steps),
         },
         solution=solution,
-        files={"see.S": board.source(_SEE.format(root=root, va=va), roots=(root,))},
+        files={"see.S": board.source(_SEE.substitute(root=hex(root), va=hex(va)), roots=(root,))},
     )
 
 

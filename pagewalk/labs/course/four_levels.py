@@ -11,19 +11,11 @@ from pagewalk.labs.bench import Bench
 from pagewalk.labs.board import TABLE, Board
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Numbers, Part
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
 _LEVELS: Final = (4, 3, 2, 1)
 _INDEX: Final = {4: "pml4", 3: "pdpt", 2: "pd", 1: "pt"}
-_SEE: Final = """
-        mov     rax, {root:#x}
-        mov     cr3, rax
-        mov     rdi, {one:#x}
-        mov     rdx, [rdi]
-        mov     rdi, {two:#x}
-        mov     rax, [rdi]
-        ret
-        .size   main, . - main
-"""
+_SEE: Final = course_file("four_levels", "see.S").student
 
 
 class _Walks:
@@ -200,7 +192,11 @@ def _exercise(dice: Dice) -> Exercise:
             "page": f"{own[3]:#x}",
         },
         solution=solution,
-        files={"see.S": board.source(_SEE.format(root=root, one=one, two=two), roots=(root,))},
+        files={
+            "see.S": board.source(
+                _SEE.substitute(root=hex(root), one=hex(one), two=hex(two)), roots=(root,)
+            )
+        },
     )
 
 

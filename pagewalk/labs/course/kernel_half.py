@@ -5,79 +5,25 @@ is there for both; what it changes in a root is not, until somebody copies it.
 """
 
 from functools import partial
+from string import Template
 from typing import TYPE_CHECKING, Final
 
 from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, RW, P, canonical, index, page_shift
 from pagewalk.labs.bench import LOAD, Bench, loaded
-from pagewalk.labs.board import DIRECT, Board
+from pagewalk.labs.board import DIRECT, Board, label
 from pagewalk.labs.entries import entry_pa, read_table, require_equal
 from pagewalk.labs.lab import Answer, ErrorCode, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE, Routine
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
 if TYPE_CHECKING:
     from emu import Stop
 
 KERNEL_HALF: Final = ENTRIES // 2
 _SLOTS: Final = range(320, 400)  # of the kernel's, those that nothing else here is in
-_SEE: Final = """
-        mov     rax, {a:#x}
-        mov     cr3, rax                # task A runs
-        mov     rdi, {kernel:#x}
-        mov     rsi, {user:#x}
-        mov     rdx, {kernel_word:#x}
-        mov     [rdi], rdx
-        mov     rdx, {user_word:#x}
-        mov     [rsi], rdx
-        mov     rdx, {new_entry:#x}
-        mov     [rip + pa_{new_table:x} + 8 * {new_index}], rdx
-        mov     rdx, {top_entry:#x}
-        mov     [rip + pa_{a:x} + 8 * {top_slot}], rdx
-        mov     r8, {new:#x}
-        mov     r9, {top:#x}
-        mov     rax, [r9]
-        mov     rax, {b:#x}
-        mov     cr3, rax                # task B runs
-        mov     rax, [rdi]
-        mov     rax, [rsi]
-        mov     rax, [r8]
-        mov     [r9], rax
-        ret
-        .size   main, . - main
-"""
-_SHARE: Final = """
-        lea     rdi, [rip + pa_{child:x}]
-        lea     rsi, [rip + pa_{b:x}]
-        call    share_kernel_half
-        mov     rax, {child:#x}
-        mov     cr3, rax                # the new task runs
-        mov     rdi, {kernel:#x}
-        mov     rax, [rdi]
-        ret
-        .size   main, . - main
-
-# share_kernel_half: make a root for a new task, as fork does.
-#
-# in:       rdi = where the new root lies (a va), rsi = where an old root does
-# out:      the new root: the old one's entries in its kernel half, slots 256 to 511; in its user
-#           half nothing, whatever the frame held before
-# clobbers: rax, rcx, rdi, rsi
-        .globl  share_kernel_half
-        .type   share_kernel_half, @function
-share_kernel_half:
-{body}
-        ret
-        .size   share_kernel_half, . - share_kernel_half
-"""
-_TODO: Final = """\
-        # your code goes here"""
-_DONE: Final = """\
-        xor     eax, eax
-        mov     ecx, 256
-        rep stosq                       # the user half
-        add     rsi, 8 * 256
-        mov     ecx, 256
-        rep movsq                       # the kernel half"""
+_SEE: Final = course_file("kernel_half", "see.S").student
+_SHARE: Final = course_file("kernel_half", "share.S")
 
 
 class _Half:
@@ -121,13 +67,14 @@ class _Half:
         self.board.words[page + va % FRAME_SIZE] = dice.word()
         return page
 
-    def source(self, template: str) -> str:
+    def source(self, template: Template) -> str:
         """Return a file with these tables, and with the template filled in."""
-        return self.board.source(template.format(**self.names()), roots=(self.a, self.b))
+        return self.board.source(template.substitute(self.names()), roots=(self.a, self.b))
 
-    def names(self) -> dict[str, int]:
+    def names(self) -> dict[str, str]:
         """Return what the texts call by name."""
-        return {
+        new_table = self.new_entry_pa & -FRAME_SIZE
+        numbers = {
             "a": self.a,
             "b": self.b,
             "child": self.child,
@@ -135,13 +82,20 @@ class _Half:
             "kernel": self.kernel,
             "new": self.new,
             "new_entry": self.new_entry,
-            "new_table": self.new_entry_pa & -FRAME_SIZE,
-            "new_index": self.new_entry_pa % FRAME_SIZE // ENTRY_SIZE,
+            "new_table": new_table,
             "top": self.top,
-            "top_slot": self.top_slot,
             "top_entry": self.top_entry,
             "kernel_word": self.kernel_word,
             "user_word": self.user_word,
+        }
+        return {
+            **{name: hex(value) for name, value in numbers.items()},
+            "new_index": str(self.new_entry_pa % FRAME_SIZE // ENTRY_SIZE),
+            "top_slot": str(self.top_slot),
+            "label_a": label(self.a),
+            "label_b": label(self.b),
+            "label_child": label(self.child),
+            "label_new_table": label(new_table),
         }
 
     def after(self) -> Bench:
@@ -225,8 +179,8 @@ def _check_share(text: str) -> None:
 
 def _exercise(dice: Dice) -> Exercise:
     half = _Half(dice)
-    words, names = half.board.words, half.names()
-    todo, done = (_SHARE.replace("{body}", body) for body in (_TODO, _DONE))
+    words = half.board.words
+    share = Source("share.S", "the function share_kernel_half.", half.source(_SHARE.student))
 
     def solution() -> dict[str, Answer]:
         return {
@@ -237,7 +191,7 @@ def _exercise(dice: Dice) -> Exercise:
             "in_b": _error_code(half.after().store(half.b, half.top, 1)),
             "entry_pa": entry_pa(half.b, index(half.top, 4)),
             "entry": half.top_entry,
-            "share.S": half.source(done),
+            "share.S": half.source(_SHARE.teacher),
         }
 
     return Exercise(
@@ -278,19 +232,9 @@ def _exercise(dice: Dice) -> Exercise:
                 ),
                 half.check_repair,
             ),
-            Part(
-                "What fork copies",
-                3,
-                (Source("share.S", "the function share_kernel_half.", half.source(todo)),),
-                _check_share,
-            ),
+            Part("What fork copies", 3, (share,), _check_share),
         ),
-        values={
-            **{name: f"{value:#x}" for name, value in names.items()},
-            "top_slot": half.top_slot,
-            "new_index": names["new_index"],
-            "ram": half.board.listing(),
-        },
+        values={**half.names(), "ram": half.board.listing()},
         solution=solution,
         files={"see.S": half.source(_SEE)},
     )

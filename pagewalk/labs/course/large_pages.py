@@ -13,19 +13,11 @@ from pagewalk.labs.board import TABLE, Board
 from pagewalk.labs.cases import check_error_code, command, entries_text, verdict
 from pagewalk.labs.lab import Answer, ErrorCode, Exercise, Lab, Lost, Number, Part
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
 _MIB2: Final = page_size(2)
 _PAT: Final = 1 << 12  # of an entry that maps a large page
-_SEE: Final = """
-        mov     rax, {root:#x}
-        mov     cr3, rax
-        mov     rdi, {two_mib:#x}
-        mov     rdx, [rdi]
-        mov     rdi, {gib:#x}
-        mov     rax, [rdi]
-        ret
-        .size   main, . - main
-"""
+_SEE: Final = course_file("large_pages", "see.S").student
 
 
 class _Pages:
@@ -196,7 +188,9 @@ def _exercise(dice: Dice) -> Exercise:
         },
         solution=solution,
         files={
-            "see.S": board.source(_SEE.format(root=root, two_mib=two_mib, gib=gib), roots=(root,))
+            "see.S": board.source(
+                _SEE.substitute(root=hex(root), two_mib=hex(two_mib), gib=hex(gib)), roots=(root,)
+            )
         },
     )
 

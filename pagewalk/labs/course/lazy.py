@@ -4,6 +4,7 @@ The tables are those of lab 9: a reference root, as init_mm's, and a task's, whi
 entries. What is repaired here was for a long time how Linux kept the vmalloc area in sync.
 """
 
+from string import Template
 from typing import Final
 
 from emu.paging import FRAME_SIZE, PCD, RW, canonical, index, page_shift
@@ -15,62 +16,12 @@ from pagewalk.labs.handling import Handler, Touch
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
 FILE: Final = "lazy.S"
 RAM: Final = FREE  # so that the tables are the same when they are checked
 _SLOTS: Final = range(320, 400)  # of the kernel's, those that nothing else here is in
-_HANDLER: Final = f"""\
-# page_fault: copy the top-level entry that the task lacks, and go on where it was.
-#
-# in:       CR2 = the address that was touched
-{handling.FRAME}
-#           The word at `reference` is the pa of the root that has all entries.
-# out:      back to the instruction that faulted, which is executed again; or, if there is nothing
-#           to repair, at bad_fault
-# clobbers: nothing: nobody there knows that this has happened
-        .globl  page_fault
-        .type   page_fault, @function
-page_fault:
-%s
-        .size   page_fault, . - page_fault"""
-_TODO: Final = """\
-        jmp     bad_fault               # your code instead of this line; at its end,
-        add     rsp, 8                  # the error code, which iretq does not expect
-        iretq"""
-_DONE: Final = """\
-        push    rax
-        push    rcx
-        push    rdx
-        test    byte ptr [rsp + 24], 1  # P: the entries are there, a right is missing
-        jnz     .Lno
-        mov     rax, cr2
-        test    rax, rax
-        jns     .Lno                    # the user half is the task's own
-        shr     rax, 39
-        and     eax, 511
-        mov     rcx, 0xffff888000000000
-        lea     rdx, [rcx + 8 * rax]
-        add     rdx, [rip + reference]
-        mov     rdx, [rdx]
-        test    dl, 1
-        jz      .Lno                    # nobody has it
-        lea     rax, [rcx + 8 * rax]
-        mov     rcx, cr3
-        and     rcx, -4096              # PWT and PCD are no part of the address
-        add     rax, rcx
-        test    byte ptr [rax], 1
-        jnz     .Lno                    # it is there: what is missing lies below it
-        mov     [rax], rdx
-        pop     rdx
-        pop     rcx
-        pop     rax
-        add     rsp, 8                  # the error code
-        iretq
-.Lno:
-        pop     rdx
-        pop     rcx
-        pop     rax
-        jmp     bad_fault"""
+_TEXT: Final = course_file("lazy", FILE)
 
 
 class _Lacking:
@@ -113,10 +64,9 @@ class _Lacking:
         """Return what `va` holds."""
         return self.board.words[self.board.pa(self.reference, va)]
 
-    def source(self, body: str) -> str:
+    def source(self, handler: Template) -> str:
         """Return the file, with this handler."""
         names = {self.task: "the task"}
-        handler = _HANDLER % body
         return handling.source(self.board, self.touches, handler, names, reference=self.reference)
 
     def require(self, handler: Handler, root: int, wanted: list[int]) -> None:
@@ -126,7 +76,7 @@ class _Lacking:
 
     def faults(self) -> int:
         """Have the CPU do what `main` does, with a handler that is right, and count its faults."""
-        handler = self.handler(self.source(_DONE))
+        handler = self.handler(self.source(_TEXT.teacher))
         for touch in self.touches:
             handler.touch(touch)
         return handler.nr_faults
@@ -214,7 +164,7 @@ def _check_refusals(text: str) -> None:
 def _exercise(dice: Dice) -> Exercise:
     lacking = _Lacking(dice)
     first = lacking.missing[0]
-    handler = (Source(FILE, "the function page_fault.", lacking.source(_TODO)),)
+    handler = (Source(FILE, "the function page_fault.", lacking.source(_TEXT.student)),)
 
     def solution() -> dict[str, Answer]:
         return {
@@ -222,7 +172,7 @@ def _exercise(dice: Dice) -> Exercise:
             "entry_pa": entry_pa(lacking.task, index(first, 4)),
             "entry": lacking.board.words[entry_pa(lacking.reference, index(first, 4))],
             "faults": lacking.faults(),
-            FILE: lacking.source(_DONE),
+            FILE: lacking.source(_TEXT.teacher),
         }
 
     return Exercise(

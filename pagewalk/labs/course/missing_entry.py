@@ -5,6 +5,7 @@ grows into a new top-level slot, of init_mm alone. Found by the student, and men
 """
 
 from functools import partial
+from string import Template
 from typing import Final
 
 from emu.paging import PhysAddr
@@ -17,132 +18,15 @@ from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.roots import Roots
 from pagewalk.labs.running import FREE, Routine
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
 PYTHON: Final = "sync.py"
 ASSEMBLY: Final = "sync.S"
 _KEPT: Final = ("rbx", "rbp", "r12", "r13", "r14", "r15")
 
-_SYNC_PY: Final = '''\
-"""Give every task the top-level entries of the kernel's that it lacks."""
-
-
-def sync(memory, reference, roots, first, last, shift):
-    """Copy the entries of [first, last] that a root lacks, and change nothing else.
-
-    memory     RAM: memory.read_u64(pa) returns 8 bytes, memory.write_u64(pa, value) stores them;
-               it can be stored to the roots of the tasks, and nowhere else
-    reference  the pa of the root that has all entries, init_mm's
-    roots      a list: the pa of each task's root
-    first      an address in the first slot that may have to be copied
-    last       an address in the last one
-    shift      1 << shift bytes of addresses belong to a slot: 39 with 4 levels, 48 with 5
-    """
-%s
-'''
-_PYTHON_TODO: Final = """\
-    # your code goes here"""
-_PYTHON_DONE: Final = """\
-    for slot in range(first >> shift & 511, (last >> shift & 511) + 1):
-        entry = memory.read_u64(reference + 8 * slot)
-        if not entry & 1:
-            continue
-        for root in roots:
-            if not memory.read_u64(root + 8 * slot) & 1:
-                memory.write_u64(root + 8 * slot, entry)"""
-_PROBE_PY: Final = '''\
-"""python probe.py: the kernel of this lab, before and after your sync()."""
-
-from emu import Returned
-from kernel_model import Kernel
-from kernel_model.drivers import dax_bus_probe
-
-from sync import sync
-
-START, SIZE = {start:#x}, {size:#x}
-
-kernel = Kernel("{release}", vmemmap_base={vmemmap_base:#x})
-early = [kernel.fork(name) for name in {early}]
-worker = kernel.kthread("kworker/0:1")
-print("kworker probes the device:", kernel.run(worker, dax_bus_probe, START, SIZE, {align:#x}))
-late = [kernel.fork(name) for name in {late}]
-
-
-def initialise(task):
-    """Have a task initialise some of the device's struct pages, and print how that ends."""
-    for pfn in range(START >> 12, START + SIZE >> 12, 512):
-        page = kernel.layout.pfn_to_page(pfn)
-        stop = kernel.run(task, "__init_single_page", rdi=page, rsi=pfn, rdx=kernel.zone_device)
-        if not isinstance(stop, Returned):
-            break
-    print(f"{{task.comm}}: {{stop}}")
-
-
-for task in early + late:
-    initialise(task)
-
-first = kernel.layout.pfn_to_page(START >> 12)
-last = kernel.layout.pfn_to_page((START + SIZE >> 12) - 1)
-sync(kernel.memory, kernel.init_mm.pgd, [t.mm.pgd for t in early + late], first, last, 39)
-
-print("after sync():")
-for task in early + late:
-    initialise(task)
-'''
-
-_SYNC_S: Final = """
-        mov     rdi, {reference_va:#x}
-        mov     rsi, {list_va:#x}
-        mov     edx, {nr_tasks}
-        mov     rcx, {first:#x}
-        mov     r8, {last:#x}
-        call    sync
-        mov     rax, {root:#x}
-        mov     cr3, rax                # a task runs
-        mov     rdi, {va:#x}
-        mov     rax, [rdi]
-        ret
-        .size   main, . - main
-
-# sync: copy the top-level entries of a range to the roots that lack them, and change nothing else.
-#
-# in:       rdi = where the reference root lies (a va; all of RAM is mapped from {direct:#x} on)
-#           rsi = where a list of the tasks' roots lies, 8 bytes each: where each root lies
-#           rdx = how many they are
-#           rcx = an address in the first slot that may have to be copied, r8 = one in the last
-# out:      nothing
-# clobbers: rax, rcx, rdx, rsi, rdi, r8 to r11
-        .globl  sync
-        .type   sync, @function
-sync:
-{body}
-        ret
-        .size   sync, . - sync
-"""
-_ASSEMBLY_TODO: Final = """\
-        # your code goes here"""
-_ASSEMBLY_DONE: Final = """\
-        shr     rcx, 39
-        and     ecx, 511
-        shr     r8, 39
-        and     r8d, 511
-.Lslot:
-        mov     rax, [rdi + 8 * rcx]
-        test    al, 1
-        jz      .Lnext_slot             # the reference has none
-        xor     r9d, r9d
-.Ltask:
-        cmp     r9, rdx
-        jae     .Lnext_slot
-        mov     r10, [rsi + 8 * r9]
-        inc     r9
-        test    byte ptr [r10 + 8 * rcx], 1
-        jnz     .Ltask                  # it has one
-        mov     [r10 + 8 * rcx], rax
-        jmp     .Ltask
-.Lnext_slot:
-        inc     ecx
-        cmp     ecx, r8d
-        jbe     .Lslot"""
+_SYNC_PY: Final = course_file("missing_entry", PYTHON)
+_SYNC_S: Final = course_file("missing_entry", ASSEMBLY)
+_PROBE: Final = course_file("missing_entry", "probe.py.in").student
 
 
 # -- what the CPU says of a prediction
@@ -241,18 +125,17 @@ def _check_python_only_that(text: str) -> None:
 # -- the assembly
 
 
-def _assembly(roots: Roots, body: str) -> str:
-    """Return the file, with these roots and this routine."""
-    main = _SYNC_S.format(
-        reference_va=DIRECT + roots.reference,
-        list_va=DIRECT + roots.list,
+def _assembly(roots: Roots, text: Template) -> str:
+    """Return the file, with these roots."""
+    main = text.substitute(
+        reference_va=hex(DIRECT + roots.reference),
+        list_va=hex(DIRECT + roots.list),
         nr_tasks=len(roots.tasks),
-        first=roots.first,
-        last=roots.last,
-        root=roots.tasks[0],
-        va=roots.vas[-1],
-        direct=DIRECT,
-        body=body,
+        first=hex(roots.first),
+        last=hex(roots.last),
+        root=hex(roots.tasks[0]),
+        va=hex(roots.vas[-1]),
+        direct=hex(DIRECT),
     )
     return roots.board.source(main, roots.tasks)
 
@@ -309,13 +192,14 @@ def _check_assembly_only_that(text: str) -> None:
 def _exercise(dice: Dice) -> Exercise:
     story, roots = Story(dice), Roots(dice)
     first = story.early[0]
-    python = (Source(PYTHON, "the function sync().", _SYNC_PY % _PYTHON_TODO),)
-    assembly = (Source(ASSEMBLY, "the function sync.", _assembly(roots, _ASSEMBLY_TODO)),)
+    python = (Source(PYTHON, "the function sync().", _SYNC_PY.student.substitute()),)
+    assembly = (Source(ASSEMBLY, "the function sync.", _assembly(roots, _SYNC_S.student)),)
     numbers = {
-        "vmemmap_base": story.vmemmap_base,
-        "start": story.start,
-        "size": story.size,
-        "align": ALIGN,
+        "vmemmap_base": hex(story.vmemmap_base),
+        "start": hex(story.start),
+        "size": hex(story.size),
+        "align": hex(ALIGN),
+        "release": RELEASE,
     }
 
     def solution() -> dict[str, Answer]:
@@ -326,8 +210,8 @@ def _exercise(dice: Dice) -> Exercise:
             "address": address,
             "error_code": error_code,
             "tasks": _nr_dying(story),
-            PYTHON: _SYNC_PY % _PYTHON_DONE,
-            ASSEMBLY: _assembly(roots, _ASSEMBLY_DONE),
+            PYTHON: _SYNC_PY.teacher.substitute(),
+            ASSEMBLY: _assembly(roots, _SYNC_S.teacher),
         }
 
     return Exercise(
@@ -369,20 +253,15 @@ def _exercise(dice: Dice) -> Exercise:
             Part("In assembly: nothing else", 1, assembly, _check_assembly_only_that),
         ),
         values={
-            **{name: f"{value:#x}" for name, value in numbers.items()},
+            **numbers,
             "end": f"{story.start + story.size:#x}",
             "sizeof_page": SIZEOF_PAGE,
-            "release": RELEASE,
             "first": first,
             "early": ", ".join(story.early),
             "late": ", ".join(story.late),
         },
         solution=solution,
-        files={
-            "probe.py": _PROBE_PY.format(
-                release=RELEASE, early=story.early, late=story.late, **numbers
-            )
-        },
+        files={"probe.py": _PROBE.substitute(numbers, early=story.early, late=story.late)},
     )
 
 

@@ -5,6 +5,7 @@ changes one as it must be done.
 """
 
 from functools import partial
+from string import Template
 from typing import Final
 
 from emu.paging import ENTRY_SIZE, FRAME_SIZE, RW, P, PhysAddr, VirtAddr
@@ -27,50 +28,12 @@ from pagewalk.labs.lab import (
 from pagewalk.labs.orders import Order, Subject
 from pagewalk.labs.running import Routine
 from pagewalk.labs.seeded import Dice
+from pagewalk.labs.templates import course_file
 
-_HEAD: Final = """
-        mov     rax, {root:#x}
-        mov     cr3, rax
-        mov     rdi, {p:#x}          # page p,
-        mov     rsi, {pte:#x}      # and its PTE, in the direct map
-        mov     rbp, {q:#x}          # page q
-"""
-_END: Final = """
-        ret
-        .size   main, . - main
-"""
-_SEE: Final = """\
-        mov     rax, [rdi]              # load from p: the TLB has it from now on
-        mov     rdx, {new:#x}
-        mov     [rsi], rdx              # p is in another frame now
-        mov     rbx, [rdi]              # without an invlpg
-        invlpg  [rdi]
-        mov     rcx, [rdi]              # with one"""
-_REMAP: Final = """\
-        mov     rax, [rdi]
-        mov     rdx, {new:#x}
-        call    remap
-        ret
-        .size   main, . - main
-
-# remap: give a page another frame, and load from it.
-#
-# in:       rdi = an address in the page, rsi = the va of its PTE, rdx = the new PTE
-# out:      rax = the word at rdi, as the new PTE has it
-# clobbers: nothing else, and no other page's translation
-        .globl  remap
-        .type   remap, @function
-remap:
-{body}
-        mov     rax, [rdi]
-        ret
-        .size   remap, . - remap
-"""
-_TODO: Final = """\
-        # your code instead of this line"""
-_DONE: Final = """\
-        mov     [rsi], rdx
-        invlpg  [rdi]"""
+_HEAD: Final = course_file("stale", "head.S").student
+_SEE: Final = course_file("stale", "see.S").student
+_ORDER: Final = course_file("stale", "order.S").student
+_REMAP: Final = course_file("stale", "remap.S")
 _REMAP_VA: Final = 0x3000_0000_0000
 _REMAP_PA: Final = 0x10_0000
 _NEW: Final = _REMAP_PA + 2 * FRAME_SIZE
@@ -106,10 +69,18 @@ class _Pages:
         """Return where the PTE for `va` lies."""
         return self.board.walk(self.root, va).steps[-1].entry_pa
 
-    def source(self, body: str) -> str:
-        """Return a file with these tables that does what `body` says."""
-        head = _HEAD.format(root=self.root, p=self.p, q=self.q, pte=DIRECT + self.pte_pa(self.p))
-        return self.board.source(head + body, roots=(self.root,))
+    def source(self, body: Template, steps: str = "") -> str:
+        """Return a file with these tables that does what `body` says, or these steps in it."""
+        numbers = {
+            "root": hex(self.root),
+            "p": hex(self.p),
+            "q": hex(self.q),
+            "pte": hex(DIRECT + self.pte_pa(self.p)),
+            "new": hex(self.new[self.p]),
+            "steps": steps,
+        }
+        filled = (text.substitute(numbers) for text in (_HEAD, body))
+        return self.board.source("".join(filled), roots=(self.root,))
 
     # -- what the CPU does
 
@@ -218,9 +189,6 @@ def _check_no_other(text: str) -> None:
 def _exercise(dice: Dice) -> Exercise:
     pages = _Pages(dice)
     board, root, new = pages.board, pages.root, pages.new[pages.p]
-    todo, done = (
-        pages.source(_REMAP.replace("{body}", body).format(new=new)) for body in (_TODO, _DONE)
-    )
 
     def solution() -> dict[str, Answer]:
         return {
@@ -228,10 +196,10 @@ def _exercise(dice: Dice) -> Exercise:
             "with": pages.with_invlpg(),
             "one": pages.one_invlpg(),
             **{name: pages.error_code(order) for name, order in pages.orders.items()},
-            "remap.S": done,
+            "remap.S": pages.source(_REMAP.teacher),
         }
 
-    remap = Source("remap.S", "the function remap.", todo)
+    remap = Source("remap.S", "the function remap.", pages.source(_REMAP.student))
     return Exercise(
         parts=(
             Part(
@@ -285,9 +253,9 @@ def _exercise(dice: Dice) -> Exercise:
         },
         solution=solution,
         files={
-            "see.S": pages.source(_SEE.format(new=new) + _END),
+            "see.S": pages.source(_SEE),
             **{
-                f"{name}.S": pages.source(orders.code(order) + _END)
+                f"{name}.S": pages.source(_ORDER, orders.code(order))
                 for name, order in pages.orders.items()
             },
         },

@@ -1,0 +1,5 @@
+        mov     rax, $root
+        mov     cr3, rax
+$accesses
+        ret
+        .size   main, . - main

@@ -1,0 +1,3 @@
+$steps
+        ret
+        .size   main, . - main
