@@ -14,7 +14,6 @@ def results(report: Report) -> dict[str, Any]:
     lab = report.lab
     return {
         "score": report.earned,
-        "max_score": lab.points,
         "output": f"Lab {lab.number}, {lab.title}. Seed: {report.seed}",
         "output_format": "text",
         "visibility": "visible",
