@@ -118,6 +118,11 @@ def index(va: int, level: int) -> int:
     return (va >> _SHIFT[level]) & 511
 
 
+def slot_of(entry_pa: int) -> int:
+    """Return which of the 512 entries of its table lies at `entry_pa`."""
+    return entry_pa % FRAME_SIZE // ENTRY_SIZE
+
+
 def maps_page(entry: int, level: int) -> bool:
     """Tell whether a present, well-formed entry of `level` maps a page instead of a table."""
     return level == 1 or bool(entry & PS)

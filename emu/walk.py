@@ -12,7 +12,6 @@ from emu.paging import (
     ADDRESS,
     ENTRY_NAME,
     ENTRY_SIZE,
-    FRAME_SIZE,
     PAGE_SIZE_NAME,
     P,
     Paging,
@@ -23,6 +22,7 @@ from emu.paging import (
     index,
     maps_page,
     page_size,
+    slot_of,
 )
 
 ReadU64 = Callable[[PhysAddr], int | None]
@@ -50,7 +50,7 @@ class Step(NamedTuple):
     @property
     def slot(self) -> int:
         """Which of the 512 entries of its table it is."""
-        return self.entry_pa % FRAME_SIZE // ENTRY_SIZE
+        return slot_of(self.entry_pa)
 
     def __repr__(self) -> str:
         return f"{ENTRY_NAME[self.level]} @{self.entry_pa:#x} = {self.entry:#x}"

@@ -14,7 +14,6 @@ from textual.widgets.tree import TreeNode
 from emu.paging import (
     ADDRESS,
     ENTRY_SIZE,
-    FRAME_SIZE,
     P,
     PhysAddr,
     VirtAddr,
@@ -22,6 +21,7 @@ from emu.paging import (
     flags_text,
     maps_page,
     page_shift,
+    slot_of,
 )
 from pagewalk.tui.moment import Moment
 from pagewalk.tui.panes import CHANGED, WALKED
@@ -52,9 +52,8 @@ class Entry(NamedTuple):
     @property
     def text(self) -> str:
         """One line: mark, slot, the first address, value and flags."""
-        slot = self.pa % FRAME_SIZE // ENTRY_SIZE
         flags = flags_text(self.value, self.level)
-        return f"{self.mark}{slot:3} {self.va:016x}  {self.value:#x}  {flags}"
+        return f"{self.mark}{slot_of(self.pa):3} {self.va:016x}  {self.value:#x}  {flags}"
 
 
 class TablesPane(Tree[Entry]):

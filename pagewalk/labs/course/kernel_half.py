@@ -8,7 +8,7 @@ from functools import partial
 from string import Template
 from typing import TYPE_CHECKING, Final
 
-from emu.paging import ENTRIES, ENTRY_SIZE, FRAME_SIZE, RW, P, canonical, index, page_shift
+from emu.paging import ENTRIES, FRAME_SIZE, RW, P, canonical, index, page_shift, slot_of
 from pagewalk.labs.bench import LOAD, Bench, loaded
 from pagewalk.labs.board import DIRECT, Board, label
 from pagewalk.labs.entries import entry_pa, read_table, require_equal
@@ -90,7 +90,7 @@ class _Half:
         }
         return {
             **{name: hex(value) for name, value in numbers.items()},
-            "new_index": str(self.new_entry_pa % FRAME_SIZE // ENTRY_SIZE),
+            "new_index": str(slot_of(self.new_entry_pa)),
             "top_slot": str(self.top_slot),
             "label_a": label(self.a),
             "label_b": label(self.b),
