@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, PS, U64, P, PhysAddr
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, FRAME_SIZE, PS, U64, P, PhysAddr, slot_of
 from pagewalk.playback.chosen_events import moment
+from pagewalk.traces.stores import bits_of_word
 
 Words = Sequence[int] | NDArray[np.uint64]
 
@@ -78,18 +79,17 @@ class EntryValues:
     def wrote_bytes(self, at: int, pa: int, size: int, value: int) -> None:
         """Learn of a store of up to 8 bytes, wherever it lies."""
         for word in range(pa & -ENTRY_SIZE, pa + size, ENTRY_SIZE):
-            shift = 8 * (pa - word)
-            mask = _shifted((1 << 8 * size) - 1, shift)
+            mask, bits = bits_of_word(word, pa, size, value)
             before = self.latest(word)
             if before is not None or mask == U64:
-                self.wrote(at, word, ((before or 0) & ~mask | _shifted(value, shift) & mask,))
+                self.wrote(at, word, ((before or 0) & ~mask | bits,))
             else:
                 self._lose(at, word)
 
     def latest(self, pa: int) -> int | None:
         """Return what the word at `pa` holds after all that was told."""
         frame = self._frames.get(pa & -FRAME_SIZE)
-        word = _word(pa)
+        word = slot_of(pa)
         return int(frame.now[word]) if frame and frame.state[word] == _KNOWN else None
 
     def keep(self, numbers: Sequence[int]) -> None:
@@ -104,7 +104,7 @@ class EntryValues:
             if at:
                 kept.append(change._replace(at=at))
                 continue
-            frame, word = self._frames[change.entry_pa & -FRAME_SIZE], _word(change.entry_pa)
+            frame, word = self._frames[change.entry_pa & -FRAME_SIZE], slot_of(change.entry_pa)
             frame.base[word] = change.after or 0
             frame.base_known[word] = change.after is not None
         self.changes[:] = kept
@@ -114,7 +114,7 @@ class EntryValues:
         """Cut a run of words at the ends of frames."""
         values = np.asarray(words, np.uint64)
         while len(values):
-            start, first = pa & -FRAME_SIZE, _word(pa)
+            start, first = pa & -FRAME_SIZE, slot_of(pa)
             if start not in self._frames:
                 self._frames[start] = _Frame(start)
             yield self._frames[start], first, values[: ENTRIES - first]
@@ -135,7 +135,7 @@ class EntryValues:
         """A part of a word was written, and nobody knows the rest."""
         self.wrote(at, pa, (0,))
         self.changes[-1] = self.changes[-1]._replace(after=None)
-        self._frames[pa & -FRAME_SIZE].state[_word(pa)] = _LOST
+        self._frames[pa & -FRAME_SIZE].state[slot_of(pa)] = _LOST
 
     # -- asking
 
@@ -156,8 +156,7 @@ class EntryValues:
             return []
         after = self._changes_in(frame)
         words = np.concatenate([found.base[found.base_known], np.array(after, np.uint64)])
-        lead = words[words & np.uint64(P | PS) == P] & np.uint64(ADDRESS)
-        return np.unique(lead).tolist()  # type: ignore[no-any-return]
+        return tables_below(words)
 
     def value(self, at: int, pa: int) -> int | None:
         """Return what the word at `pa` held when `at` events had happened."""
@@ -168,7 +167,7 @@ class EntryValues:
         nr = bisect_right(changes, at, key=lambda change: change.at)
         if nr:
             return changes[nr - 1].after
-        return int(frame.base[_word(pa)]) if frame.base_known[_word(pa)] else None
+        return int(frame.base[slot_of(pa)]) if frame.base_known[slot_of(pa)] else None
 
     def _changes_of(self, pa: int) -> Sequence[Change]:
         if self._of_word is None:
@@ -188,9 +187,7 @@ class EntryValues:
         return self._in_frame.get(frame, ())
 
 
-def _word(pa: int) -> int:
-    return pa % FRAME_SIZE // ENTRY_SIZE
-
-
-def _shifted(value: int, shift: int) -> int:
-    return (value << shift if shift >= 0 else value >> -shift) & U64
+def tables_below(entries: NDArray[np.uint64]) -> list[int]:
+    """Return the tables that entries above level 1 lead to, each once, lowest first."""
+    lead = entries[entries & np.uint64(P | PS) == P] & np.uint64(ADDRESS)
+    return np.unique(lead).tolist()  # type: ignore[no-any-return]

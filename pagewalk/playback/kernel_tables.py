@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.paging import ADDRESS, ENTRY_SIZE, FRAME_SIZE, PS, P
+from emu.paging import ENTRY_SIZE, FRAME_SIZE
+from pagewalk.playback.entry_values import tables_below
 from pagewalk.recording import tables
 
 if TYPE_CHECKING:
@@ -106,9 +107,7 @@ class KernelTables:
         level = self._level.get(pa & -FRAME_SIZE, 0)
         if level < 2:
             return []
-        words = np.array(entries, np.uint64)
-        lead = words[words & np.uint64(P | PS) == P] & np.uint64(ADDRESS)
-        return [(frame, level - 1) for frame in np.unique(lead).tolist()]
+        return [(frame, level - 1) for frame in tables_below(np.array(entries, np.uint64))]
 
     def _look(self, frame: int) -> Seen:
         """Read a table; return it if it holds something else than when it was read last."""

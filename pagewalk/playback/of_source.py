@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emu.paging import ADDRESS, FRAME_SIZE, PS, P
+from emu.paging import FRAME_SIZE
+from pagewalk.playback.entry_values import tables_below
 from pagewalk.playback.moments import Playback
 from pagewalk.playback.of_trace import read_back
 from pagewalk.recording import open_bare
@@ -59,5 +60,4 @@ def _tell(values: "EntryValues", at: int, memory: "PhysMemory", root: int, level
         words = np.frombuffer(memory.peek(frame, FRAME_SIZE), np.uint64)
         values.saw(at, frame, words)
         if level > 1:
-            below = words[words & np.uint64(P | PS) == P] & np.uint64(ADDRESS)
-            waiting += [(table, level - 1) for table in np.unique(below).tolist()]
+            waiting += [(table, level - 1) for table in tables_below(words)]

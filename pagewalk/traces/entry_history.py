@@ -15,6 +15,7 @@ from emu.paging import ADDRESS, ENTRY_NAME, ENTRY_SIZE, U64, P, index, is_canoni
 from kernel_model.pgtable import linux_name
 from pagewalk.arguments import BadInput, bad, number
 from pagewalk.traces.reading import Seen, Trace
+from pagewalk.traces.stores import bits_of_word
 
 _SYNTAX: Final = "a physical address, or LEVEL:VA, LEVEL being one of"
 _PHYSICAL_BITS: Final = 52  # the most that the architecture has
@@ -58,21 +59,16 @@ class Held:
 
     def put(self, pa: int, size: int, value: int | None) -> None:
         """Learn what `size` bytes from `pa` on hold; nobody knows if that is None."""
-        shift = 8 * (pa - self._pa)
-        mask = _shifted((1 << 8 * size) - 1, shift)
+        mask, bits = bits_of_word(self._pa, pa, size, value or 0)
         self._value &= ~mask
         self._mask &= ~mask
         if value is not None:
-            self._value |= _shifted(value, shift) & mask
+            self._value |= bits
             self._mask |= mask
 
     def covers(self, pa: int, size: int) -> bool:
         """Tell whether any of these bytes is the entry's."""
         return pa < self._pa + ENTRY_SIZE and self._pa < pa + size
-
-
-def _shifted(value: int, shift: int) -> int:
-    return (value << shift if shift >= 0 else value >> -shift) & U64
 
 
 def writes(trace: Trace, entry: Entry, held: Held) -> Iterator[Write]:
