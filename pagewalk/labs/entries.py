@@ -1,18 +1,23 @@
 """A table's entries, as somebody has left them in RAM: where they lie, and whether they are right.
 
-Knows that A is the CPU's to set. Refuses to know what the entries lead to.
+Knows that A and D are the CPU's to set. Refuses to know what the entries lead to.
 """
 
 from collections.abc import Iterable, Sequence
 
 from emu.memory import PhysMemory
-from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, A, P
+from emu.paging import ADDRESS, ENTRIES, ENTRY_SIZE, A, D, P
 from pagewalk.labs.lab import Lost
 
 
 def entry_pa(table: int, slot: int) -> int:
     """Return where an entry of a table lies; `table` may be a CR3."""
     return (table & ADDRESS) + ENTRY_SIZE * slot
+
+
+def flags_given(entry: int) -> int:
+    """Return an entry's flags but for A and D, which are the CPU's to set."""
+    return entry & ~ADDRESS & ~(A | D)
 
 
 def read_table(memory: PhysMemory, table: int) -> list[int]:

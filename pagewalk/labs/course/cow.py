@@ -7,11 +7,11 @@ bit that the CPU ignores tells the pages that are to be copied from those that a
 from string import Template
 from typing import Final
 
-from emu.paging import ADDRESS, ENTRIES, FRAME_SIZE, RW, US, A, D, P, page_shift
+from emu.paging import ADDRESS, ENTRIES, FRAME_SIZE, RW, US, P, page_shift
 from pagewalk.labs import handling
 from pagewalk.labs.bench import Bench
 from pagewalk.labs.board import Board
-from pagewalk.labs.entries import read_table
+from pagewalk.labs.entries import flags_given, read_table
 from pagewalk.labs.handling import Handler, Touch
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE
@@ -171,7 +171,7 @@ def _check_once(text: str) -> None:
             for offset in (0, 8, 0xFF8):
                 handler.store(root, page + offset, offset)
             *_, (_, _, entry) = handler.walk(root, page).steps
-            if entry & ~ADDRESS & ~(A | D) != P | RW | US:
+            if flags_given(entry) != P | RW | US:
                 raise Lost(f"{FILE}: the PTE is {entry:#x} then: expected P, RW and US alone")
             used.append(entry & ADDRESS)
         if handler.nr_faults != nr * len(forked.copied):

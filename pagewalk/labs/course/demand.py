@@ -7,10 +7,10 @@ handler takes from the list what a walk turns out to lack: tables, and the page 
 from string import Template
 from typing import Final
 
-from emu.paging import ADDRESS, FRAME_SIZE, RW, US, A, D, P, page_shift
+from emu.paging import FRAME_SIZE, RW, US, P, page_shift
 from pagewalk.labs import handling
 from pagewalk.labs.board import Board
-from pagewalk.labs.entries import read_table
+from pagewalk.labs.entries import flags_given, read_table
 from pagewalk.labs.handling import Handler, Touch
 from pagewalk.labs.lab import Answer, Exercise, Lab, Lost, Number, Part, Source
 from pagewalk.labs.running import FREE
@@ -138,7 +138,7 @@ def _check_only_those(text: str) -> None:
         )
     for page in pages:
         for level, _, entry in handler.walk(area.task, page).steps:
-            if entry & ~ADDRESS & ~(A | D) != P | RW | US:
+            if flags_given(entry) != P | RW | US:
                 raise Lost(f"{FILE}: {entry:#x} at level {level} for {page:#x}: expected P, RW, US")
     needed = len(pages) + 4  # a table at each of levels 3 and 2, and two at level 1
     if (taken := area.taken(handler)) != needed:
