@@ -194,23 +194,15 @@ class WalkView {
 
   /** One entry. `next` is the one that it leads to, if it was read. */
   step({ level, entryPa, entry }, next, paging) {
-    const { entryNames, linuxLabels } = this.facts;
     const index = Number((entryPa & 0xfffn) >> 3n);
-    return element(
-      "li",
-      { class: `step level-${level}`, "data-level": level },
-      element(
-        "p",
-        { class: "head" },
-        element("strong", {}, entryNames[level]),
-        element("span", { class: "linux" }, linuxLabels[level]),
-        element("span", { class: "index" }, `[${index}]`),
-        element("span", { class: "place" }, "at ", element("code", {}, hex(entryPa))),
-        element("code", { class: "entry" }, hex(entry)),
-      ),
+    return this.item(
+      level,
+      entryPa,
+      element("span", { class: "index" }, `[${index}]`),
+      hex(entry),
       entryBits(this.facts, entry, level, paging),
       entryMeanings(this.facts, entry, level),
-      next ? this.lead(entryNames[next.level], entry & ADDRESS) : null,
+      next ? this.lead(this.facts.entryNames[next.level], entry & ADDRESS) : null,
     );
   }
 
@@ -230,7 +222,13 @@ class WalkView {
     );
   }
 
+  /** An entry of which nobody has told what it held. */
   untold({ level, entryPa }) {
+    return this.item(level, entryPa, null, "?");
+  }
+
+  /** An entry of the list: its names, its place and what it holds; then what there is to say of it. */
+  item(level, entryPa, index, value, ...more) {
     const { entryNames, linuxLabels } = this.facts;
     return element(
       "li",
@@ -240,9 +238,11 @@ class WalkView {
         { class: "head" },
         element("strong", {}, entryNames[level]),
         element("span", { class: "linux" }, linuxLabels[level]),
+        index,
         element("span", { class: "place" }, "at ", element("code", {}, hex(entryPa))),
-        element("code", { class: "entry" }, "?"),
+        element("code", { class: "entry" }, value),
       ),
+      ...more,
     );
   }
 }
