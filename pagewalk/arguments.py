@@ -29,6 +29,11 @@ def bad_name(argument: str, value: str, known: Iterable[str], word: str = "") ->
     bad(argument, repr(value), f"one of {', '.join(known)}{did_you_mean(word or value, known)}")
 
 
+def reason(error: Exception) -> str:
+    """Return what the system says of an error, without its number and the file's name."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def why_unreadable(path: str, error: OSError | ValueError) -> str:
     """Return what kept a file from being read; of one that is not there, also the nearest name."""
     near = ""
@@ -37,7 +42,7 @@ def why_unreadable(path: str, error: OSError | ValueError) -> str:
         with suppress(OSError, ValueError):
             there = filter(str.isprintable, os.listdir(directory or "."))
             near = did_you_mean(name, there)
-    return f"{getattr(error, 'strerror', None) or error}{near}"
+    return reason(error) + near
 
 
 def number(argument: str, text: str, *, least: int = 0, most: int = (1 << 64) - 1) -> int:

@@ -97,8 +97,7 @@ def read_source(file: str) -> str:
 
 def header_options(text: str, file: str) -> argparse.Namespace:
     """Return what the file's own header lines say, by the options of `add_run_options`."""
-    parser = _HeaderParser(prog="pagewalk", add_help=False, allow_abbrev=False)
-    add_run_options(parser)
+    parser = _run_parser()
     options = parser.parse_args([])
     for line, words in enumerate(text.split("\n"), 1):
         header = _HEADER.match(words.rstrip("\r"))
@@ -114,9 +113,13 @@ def header_options(text: str, file: str) -> argparse.Namespace:
 
 def run_options(file: str) -> argparse.Namespace:
     """Return what a command line says that names a file, and nothing else."""
+    return _run_parser().parse_args([], argparse.Namespace(file=file))
+
+
+def _run_parser() -> _HeaderParser:
     parser = _HeaderParser(prog="pagewalk", add_help=False, allow_abbrev=False)
     add_run_options(parser)
-    return parser.parse_args([], argparse.Namespace(file=file))
+    return parser
 
 
 @contextmanager

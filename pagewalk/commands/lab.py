@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kernel_model.words import did_you_mean
-from pagewalk.arguments import bad, number
+from pagewalk.arguments import bad, number, reason
 
 if TYPE_CHECKING:
     from pagewalk.labs.checking import Report
@@ -156,8 +156,7 @@ def _write(file: str, document: str) -> None:
     try:
         Path(file).write_text(document + "\n", encoding="utf-8")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        bad("-o", ascii(file), f"a file that can be written: {reason}")
+        bad("-o", ascii(file), f"a file that can be written: {reason(error)}")
 
 
 def _answers(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from kernel_model.scenarios.spec import SCHEMA
-from pagewalk.arguments import BadInput, bad
+from pagewalk.arguments import BadInput, bad, reason
 from pagewalk.playback.choosing import add_run_arguments, playback_of
 from pagewalk.traces.files import FORMATS
 
@@ -91,7 +91,7 @@ def _write(path: str, data: bytes) -> None:
     try:
         output = Output(path)
     except (OSError, ValueError) as error:
-        bad("-o", repr(path), f"a file that can be written: {getattr(error, 'strerror', error)}")
+        bad("-o", repr(path), f"a file that can be written: {reason(error)}")
     try:
         output.write(data)
         output.close()
@@ -99,7 +99,7 @@ def _write(path: str, data: bytes) -> None:
         output.cut(0)
         with suppress(OSError):
             output.close()
-        raise BadInput(f"-o {path!r}: {error.strerror or error}; nothing is in it") from None
+        raise BadInput(f"-o {path!r}: {reason(error)}; nothing is in it") from None
 
 
 def _document(what: str, playback: "Playback", output: str, size: int) -> dict[str, object]:

@@ -12,7 +12,7 @@ from string import Template
 from typing import Final, NamedTuple
 
 from kernel_model.words import did_you_mean
-from pagewalk.arguments import BadInput, bad
+from pagewalk.arguments import BadInput, bad, reason
 from pagewalk.labs import find, labs
 from pagewalk.labs.lab import Answer, Exercise, Lab, Source
 from pagewalk.labs.submission import ANSWERS, MOST_TOML, Unreadable, read_text
@@ -58,8 +58,7 @@ def write(directory: Path, lab: Lab, seed: str) -> list[str]:
         for name, text in texts.items():
             (directory / name).write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        bad("--dir", ascii(str(directory)), f"a directory that can be written: {reason}")
+        bad("--dir", ascii(str(directory)), f"a directory that can be written: {reason(error)}")
     return list(texts)
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from pagewalk.arguments import reason
 from pagewalk.labs.lab import Answer, Ask, Lost, Source
 from pagewalk.sources import shown
 
@@ -69,7 +70,7 @@ def read_text(path: Path, most: int) -> str:
         # A fifo must not keep us waiting, and a link might lead to the teacher's files.
         opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        raise Unreadable(getattr(error, "strerror", None) or str(error)) from None
+        raise Unreadable(reason(error)) from None
     try:
         if not stat.S_ISREG(os.fstat(opened).st_mode):
             raise Unreadable("no regular file")

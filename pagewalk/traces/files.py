@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pagewalk.arguments import BadInput, bad
+from pagewalk.arguments import BadInput, bad, reason
 
 if TYPE_CHECKING:
     from emu.chunks import Chunk
@@ -80,8 +80,7 @@ class TraceFile:
         try:
             self._output = Output(path)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            bad("-o", repr(path), f"a file that can be written: {reason}")
+            bad("-o", repr(path), f"a file that can be written: {reason(error)}")
         with self._told():
             self._writer = module.Writer(self._output, header, names)
 
@@ -131,7 +130,7 @@ class TraceFile:
                 self._output.close()
             events, instructions = (writer.events, writer.instructions) if writer else (0, 0)
             raise BadInput(
-                f"-o {self.path!r}: {error.strerror or error}; the first {events} events "
+                f"-o {self.path!r}: {reason(error)}; the first {events} events "
                 f"({instructions} instructions) are in it"
             ) from None
 
